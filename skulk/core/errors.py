@@ -1,0 +1,250 @@
+"""Every error Skulk raises on purpose, in one tree, each with a stable searchable code.
+
+    SkulkError
+    ├── InvalidInput      a person wrote something wrong: say what, where and the fix        (retry never)
+    ├── Refused           policy or authorisation said no                                    (retry never)
+    ├── Terminal          no retry until the inputs change or a person resets                (retry never)
+    ├── Transient         try again with backoff                                             (retry backoff)
+    └── RequestError      a client's request failed; carries the HTTP status to answer with
+
+`docs/reference/errors.md` documents each code in `CODES`; a test compares the two. Diagnostics about
+manifests have codes of the same form (`skulk.core.manifests.codes`). Waiting is not an error: see
+`skulk.core.domain.conditions.Waiting`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Retry(StrEnum):
+    """What whoever catches the error should do next."""
+
+    NEVER = "never"
+    BACKOFF = "backoff"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    """A stable code, what it means in one line, and what to do about it."""
+
+    id: str
+    title: str
+    fix: str
+
+
+CODES: dict[str, ErrorCode] = {}
+
+
+def code(id_: str, title: str, fix: str) -> ErrorCode:
+    """Register a code. Raises ValueError when the id is taken, so that codes stay unique."""
+    if id_ in CODES:
+        raise ValueError(f"error code {id_} is registered twice")
+    CODES[id_] = entry = ErrorCode(id_, title, fix)
+    return entry
+
+
+class SkulkError(Exception):
+    """Base of all deliberate errors. `str(error)` is for people and names the thing, the place and the fix."""
+
+    retry: ClassVar[Retry] = Retry.NEVER
+
+    def __init__(self, code: ErrorCode, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.fix = fix if fix is not None else code.fix
+
+    def __str__(self) -> str:
+        return f"{self.code.id} {self.message}" + (f" ({self.fix})" if self.fix else "")
+
+
+class InvalidInput(SkulkError):
+    """Something a person wrote (manifest, node.toml, command line) is wrong."""
+
+
+class Refused(SkulkError):
+    """A policy said no: verification, ancestry, prune protection, authorisation."""
+
+
+class Terminal(SkulkError):
+    """Trying again cannot help until the inputs change."""
+
+
+class Transient(SkulkError):
+    """The world outside failed; the same call may succeed later."""
+
+    retry: ClassVar[Retry] = Retry.BACKOFF
+
+
+class RequestError(SkulkError):
+    """A client's request failed.
+
+    `status` is the HTTP status, `kind` the OpenAI error `type`, `param` the offending field when there is one,
+    `slug` the OpenAI error `code` (a short string that clients match on).
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        status: int,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        slug: str | None = None,
+        retry_after_seconds: int | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(code, message, fix=fix)
+        self.status = status
+        self.kind = kind
+        self.param = param
+        self.slug = slug
+        self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        return self.message
+
+
+# --- node configuration -------------------------------------------------------------------------------------
+CFG_INVALID = code(
+    "SK-CFG-001", "node.toml is invalid", "correct the named key; docs/reference/node-toml.md lists all"
+)
+CFG_MISSING = code("SK-CFG-002", "node.toml is missing", "write it, or pass --config FILE")
+CFG_PORT_TAKEN = code(
+    "SK-CFG-003", "a port is already in use", "stop the other program or choose another port"
+)
+CFG_EXPOSED = code(
+    "SK-CFG-004",
+    "the gateway would listen beyond loopback without keys",
+    "add keys to Fleet.spec.access, or listen on 127.0.0.1",
+)
+CFG_STATE_LOCKED = code(
+    "SK-CFG-005", "another daemon uses this state directory", "stop it, or give this one its own stateDir"
+)
+
+# --- source -------------------------------------------------------------------------------------------------
+SRC_UNREACHABLE = code(
+    "SK-SRC-001", "the source cannot be reached", "check the URL, the network and the credentials"
+)
+SRC_NO_BRANCH = code(
+    "SK-SRC-002", "the branch does not exist at the source", "push it, or correct source.branch"
+)
+SRC_EMPTY = code("SK-SRC-003", "the source has no commit yet", "commit and push the manifests")
+SRC_NO_PATH = code("SK-SRC-004", "the path does not exist in the commit", "correct source.path in node.toml")
+SRC_UNSIGNED = code(
+    "SK-SRC-005", "the commit has no trusted signature", "sign it with a key of the allowed signers"
+)
+SRC_ANCESTOR = code(
+    "SK-SRC-006", "the commit is older than the accepted one", "revert instead of going backwards"
+)
+SRC_FORCED = code(
+    "SK-SRC-007",
+    "history was rewritten: the accepted commit is not an ancestor",
+    "push a descendant, or allow it with source.allowForcePush in node.toml",
+)
+SRC_PRUNE = code(
+    "SK-SRC-008",
+    "prune protection: the commit removes too many manifests at once",
+    "list the removed names in Fleet.spec.prune.allowRemoval of that commit",
+)
+SRC_NAMESPACE = code("SK-SRC-009", "the Fleet's namespace differs from node.toml's", "make the two equal")
+SRC_INVALID = code(
+    "SK-SRC-010", "the commit's manifests are invalid", "run `skulk validate` and correct them"
+)
+SRC_TIMEOUT = code(
+    "SK-SRC-011", "git did not answer in time", "check the network; it is tried again with backoff"
+)
+SRC_CORRUPT = code("SK-SRC-012", "the local mirror is damaged", "it is made anew by itself; check the disk")
+
+# --- weights ------------------------------------------------------------------------------------------------
+WGT_NO_ROOT = code(
+    "SK-WGT-001", "no model root holds the card's source", "put the files under a modelRoots directory"
+)
+WGT_MISSING = code("SK-WGT-002", "a file of the card is missing", "restore the file under the model root")
+WGT_SIZE = code("SK-WGT-003", "a file's size differs from the card", "restore the file, or correct the card")
+WGT_DIGEST = code(
+    "SK-WGT-004", "a file's sha256 differs from the card", "restore the file, or correct the card"
+)
+WGT_NO_SPACE = code(
+    "SK-WGT-005", "not enough disk space for the files", "free space, or raise nothing below reserve.disk"
+)
+WGT_ESCAPE = code(
+    "SK-WGT-006", "a path leaves its model root", "use a plain relative path, no links out of the root"
+)
+WGT_LFS_POINTER = code(
+    "SK-WGT-007", "a file is a git-lfs pointer, not the content", "run `git lfs pull` in the model root"
+)
+WGT_IO = code("SK-WGT-008", "a file could not be read or written", "check permissions and the disk")
+
+# --- runners and engines ------------------------------------------------------------------------------------
+RUN_EXITED = code("SK-RUN-001", "the runner exited", "read its log: `skulk logs PLACEMENT`")
+RUN_NO_HELLO = code(
+    "SK-RUN-002", "the runner did not answer its socket in time", "it is restarted; read its log"
+)
+RUN_HEARTBEAT = code("SK-RUN-003", "the runner stopped sending heartbeats", "it is restarted; read its log")
+RUN_LOAD_DEADLINE = code(
+    "SK-RUN-004", "loading took longer than its deadline", "check the disk and the card's size"
+)
+RUN_WEDGED = code(
+    "SK-RUN-005", "the runner made no progress", "change the inputs or `skulk reconcile NAME --reset`"
+)
+RUN_BREAKER = code(
+    "SK-RUN-006", "the runner failed too often", "change the inputs or `skulk reconcile NAME --reset`"
+)
+RUN_MEMORY = code(
+    "SK-RUN-007", "the model does not fit the memory that is free now", "stop something, or reduce context"
+)
+RUN_LOST = code("SK-RUN-008", "the runner was lost", "the request may be sent again")
+RUN_PROTOCOL = code("SK-RUN-009", "the runner spoke another protocol", "it is replaced")
+RUN_START = code(
+    "SK-RUN-010", "the runner process could not be started", "check the engine environment: `skulk doctor`"
+)
+ENG_MISSING = code(
+    "SK-ENG-001", "no environment of this engine is installed", "run `skulk doctor` for the command"
+)
+ENG_BROKEN = code("SK-ENG-002", "the engine environment does not work", "remove it and install it again")
+ENG_MODEL = code(
+    "SK-ENG-003", "the engine cannot load the model", "read the runner's log: `skulk logs PLACEMENT`"
+)
+ENG_GENERATE = code(
+    "SK-ENG-004", "generation failed inside the engine", "read the runner's log: `skulk logs PLACEMENT`"
+)
+
+# --- requests -----------------------------------------------------------------------------------------------
+REQ_INVALID = code("SK-REQ-001", "the request is invalid", "correct the named field")
+REQ_UNSUPPORTED = code(
+    "SK-REQ-002", "the request uses a field that this version does not honour", "leave the field out"
+)
+REQ_MODEL = code("SK-REQ-003", "the model is not served by this fleet", "use one of the listed models")
+REQ_NOT_READY = code("SK-REQ-004", "no replica of the model is ready", "try again after Retry-After seconds")
+REQ_CONTEXT = code(
+    "SK-REQ-005", "the request does not fit the context", "shorten the prompt or lower max_tokens"
+)
+REQ_QUEUE_FULL = code("SK-REQ-006", "the queue of the model is full", "try again after Retry-After seconds")
+REQ_DEADLINE = code("SK-REQ-007", "the request's deadline passed", "raise the deadline, or add replicas")
+REQ_TOO_LARGE = code("SK-REQ-008", "the request body is too large", "send less")
+REQ_NO_KEY = code("SK-REQ-009", "no valid API key was sent", "send Authorization: Bearer KEY")
+REQ_SCOPE = code("SK-REQ-010", "the API key lacks the scope", "use a key with the scope")
+REQ_RESTARTING = code("SK-REQ-011", "the node is restarting", "send the request again")
+REQ_SLOW_CLIENT = code("SK-REQ-012", "the client read too slowly", "read faster, or use stream: false")
+REQ_NOT_FOUND = code("SK-REQ-013", "no such resource", "list what exists: `skulk get`")
+REQ_INTERNAL = code("SK-REQ-014", "an internal error", "report it with the request id")
+REQ_DRAINING = code("SK-REQ-015", "the replica is draining", "it is routed to another replica by itself")
+
+# --- command line -------------------------------------------------------------------------------------------
+CLI_USAGE = code("SK-CLI-001", "the command line is wrong", "see --help")
+CLI_UNREACHABLE = code(
+    "SK-CLI-002", "the node cannot be reached", "start it with `skulk node run`, or pass --url"
+)
+CLI_TIMEOUT = code("SK-CLI-003", "waiting ran out of time", "see `skulk why NAME`")
+CLI_EXISTS = code("SK-CLI-004", "the target exists", "choose another directory, or empty this one")
+CLI_ANSWER = code(
+    "SK-CLI-005", "what answered is not a Skulk node", "check --url: another program may listen there"
+)
+CLI_REQUEST = code("SK-CLI-006", "the node refused or failed the request", "see `skulk why NAME` and `skulk logs NAME`")
+CLI_DRIFT = code("SK-CLI-007", "generated files differ from what this version generates", "run `skulk schema`")
+CLI_FINDINGS = code("SK-CLI-008", "something on this machine is not as it should be", "apply the fix of each finding")

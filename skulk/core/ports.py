@@ -1,0 +1,220 @@
+"""The ports: all that the node loop and the gateway know of the outside world.
+
+Each has a real adapter (`skulk.adapters`) and a fake (`skulk.sim`); both pass the same conformance tests. A port
+is idempotent where it can be, raises only `SkulkError`s, and reports by facts that can be read again at any time:
+events only wake the loop, they carry nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from skulk.core.domain import (
+    Accepted,
+    Card,
+    CommitId,
+    EngineBuild,
+    FleetView,
+    GenerationRequest,
+    Launch,
+    PlacementUid,
+    RunnerFacts,
+    Tokens,
+    VerifyMode,
+    WeightsFacts,
+)
+
+
+class Clock(Protocol):
+    """Time. `now` is monotonic seconds, `wall` seconds of the epoch (UTC)."""
+
+    def now(self) -> float: ...
+
+    def wall(self) -> float: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class FileKind(StrEnum):
+    FILE = "file"
+    SYMLINK = "symlink"
+    SUBMODULE = "submodule"
+    TOO_LARGE = "too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """One manifest path of a commit. `data` is empty unless `kind` is FILE; `path` uses `/`, below source.path."""
+
+    path: str
+    data: bytes = b""
+    kind: FileKind = FileKind.FILE
+    size: int = 0
+
+
+class Signature(StrEnum):
+    """Result of checking one commit's signature against the allowed signers."""
+
+    GOOD = "good"
+    UNTRUSTED = "untrusted"
+    """Valid, but by a key that is not allowed; or it cannot be checked."""
+    BAD = "bad"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFacts:
+    """What the source knows of a commit, relative to the one that was accepted before it.
+
+    `unsigned` lists the commits of accepted..commit (or only the head, by mode) whose signature is not GOOD,
+    newest first, with what was found instead.
+    """
+
+    commit: CommitId
+    subject: str = ""
+    author: str = ""
+    committed_at: float = 0.0
+    descends: bool = True
+    """The accepted commit is an ancestor of this one (or there is none yet, or the source has no history)."""
+    is_ancestor: bool = False
+    """This commit is a proper ancestor of the accepted one."""
+    unsigned: tuple[tuple[CommitId, Signature], ...] = ()
+
+
+class Repo(Protocol):
+    """The source of desired state: a git remote or a watched directory."""
+
+    async def head(self) -> CommitId:
+        """Ask the source and return its newest commit, its objects now local. Raises SRC_* errors."""
+        ...
+
+    async def facts(self, commit: CommitId, accepted: CommitId | None, verify: VerifyMode) -> CommitFacts: ...
+
+    async def tree(self, commit: CommitId) -> tuple[TreeFile, ...]:
+        """The manifest files (`*.yaml`, `*.yml` under `fleet/` and `cards/`) of a commit that is local."""
+        ...
+
+    async def changed(self) -> None:
+        """Return when the source hints at a change. A git remote never hints: polling finds it."""
+        ...
+
+
+class RunnerHost(Protocol):
+    """The runner processes of this node. `observe` never blocks; the others may take as long as their deadline."""
+
+    def observe(self) -> Mapping[PlacementUid, RunnerFacts]: ...
+
+    async def start(self, launch: Launch) -> None:
+        """Spawn a runner and begin to connect. A runner of that uid that exists already is left alone."""
+        ...
+
+    async def adopt(self, uid: PlacementUid) -> None:
+        """Connect to a live runner that an earlier daemon left."""
+        ...
+
+    async def drain(self, uid: PlacementUid) -> None:
+        """Queued requests are refused (retriable), running ones go on. Idempotent."""
+        ...
+
+    async def stop(self, uid: PlacementUid, *, force: bool) -> None:
+        """Ask the runner to end, or kill its process group at once. Returns when asked, not when dead."""
+        ...
+
+    async def clear(self, uid: PlacementUid) -> None:
+        """Remove what a dead runner left; it disappears from `observe`. A live one is left alone."""
+        ...
+
+
+class Weights(Protocol):
+    """Model files on this node's disk. `content` names a card's exact file list (see `content_key`)."""
+
+    def observe(self) -> Mapping[str, WeightsFacts]: ...
+
+    async def fetch(self, card: Card, content: str, *, keep_free_bytes: int) -> None:
+        """Bring all files of the card here, verified. Returns when done or failed; progress is in `observe`.
+        Never raises for a failed fetch: the facts carry code, message and whether to retry."""
+        ...
+
+    async def forget(self, content: str) -> None:
+        """Drop a recorded failure, so that the next fetch starts afresh."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Static facts of the machine and what its engine environments can do."""
+
+    memory_bytes: int
+    os: str
+    arch: str
+    builds: tuple[EngineBuild, ...] = ()
+    disk_bytes: int | None = None
+    engine_problems: tuple[str, ...] = ()
+    """Environments that are there and do not work, one line each."""
+
+
+class Probe(Protocol):
+    """What this machine is and how much of it is free now."""
+
+    async def machine(self) -> Machine: ...
+
+    def free_memory_bytes(self) -> int:
+        """Memory that a new runner could take now, the local cap considered."""
+        ...
+
+    def free_disk_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Persisted:
+    """What must survive the daemon: read once at start, written before it is acted on."""
+
+    accepted: CommitId | None = None
+    left: bool = False
+    """The node's own manifest was removed and it has drained: it stays out until it is back."""
+
+
+class Journal(Protocol):
+    """Durable facts of this node: small, written atomically."""
+
+    def load(self) -> Persisted: ...
+
+    def save(self, persisted: Persisted) -> None: ...
+
+
+class Generation(Protocol):
+    """One accepted request. Iterate `frames` to its end or call `cancel`; both are safe twice."""
+
+    accepted: Accepted
+    placement: PlacementUid
+
+    def frames(self) -> AsyncIterator[Tokens]:
+        """Frames in order; the last one carries `finish`. Raises RequestError when the runner is lost."""
+        ...
+
+    def cancel(self, reason: str) -> None: ...
+
+
+class Serving(Protocol):
+    """What the gateway sees of its node."""
+
+    def view(self) -> FleetView: ...
+
+    def changes(self, after: int) -> AsyncIterator[FleetView]:
+        """Snapshots with a generation above `after`, coalesced; never ends by itself."""
+        ...
+
+    async def submit(self, request: GenerationRequest) -> Generation:
+        """Route and send; return when the runner accepted. Raises RequestError with the status to answer."""
+        ...
+
+    def logs(self, name: str, lines: int, follow: bool) -> AsyncIterator[str]:
+        """Log lines of a placement or deployment. Raises RequestError 404 for an unknown name."""
+        ...
+
+    async def reset(self, name: str) -> int:
+        """Clear breaker, wedge and backoff of a deployment or placement; return how many were cleared."""
+        ...

@@ -1,0 +1,1 @@
+"""Bytes on the wire, sans I/O: frames between daemon and runner."""
