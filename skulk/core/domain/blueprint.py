@@ -83,7 +83,10 @@ class Placement:
     replaces: PlacementUid | None = None
     """start-first: that placement stays until this one is ready, then drains."""
     after: PlacementUid | None = None
-    """stop-first: this one starts only when that placement is gone."""
+    """This one starts only when that placement is gone: stop-first, or there is no room for both. Independent of
+    `replaces`; without effect on a runner that has started."""
+    engine_digest: str = ""
+    """Which engine build (`EngineBuild.digest`): two builds of one backend can be installed side by side."""
 
     @property
     def nodes(self) -> tuple[NodeName, ...]:
@@ -92,8 +95,8 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Retiring:
-    """A running placement that the blueprint keeps for a while. It drains as soon as `until` is ready, or at
-    once when `until` is None."""
+    """A running placement that the blueprint lists for a while. It drains as soon as `until` is ready, or at
+    once when `until` is None, unless `keep` is set: then it serves on until another blueprint says otherwise."""
 
     uid: PlacementUid
     deployment: DeploymentName
@@ -101,6 +104,11 @@ class Retiring:
     reason: Reason
     message: str
     until: PlacementUid | None = None
+    keep: bool = False
+    """Its replacement has no place (yet): better the old one than none. `until` is None then."""
+    backend: str = ""
+    memory_bytes: int = 0
+    """What it holds until it is gone."""
 
 
 @dataclass(frozen=True, slots=True)

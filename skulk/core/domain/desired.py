@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 
 from skulk.core.domain.ids import CardName, CommitId, DeploymentName, NodeName
 
-NO_MAPPING: Mapping[str, str] = MappingProxyType({})
 OptionValue = str | int | float | bool
 
 
@@ -97,7 +95,7 @@ class Card:
     base_model: str = ""
     capabilities: tuple[str, ...] = ()
     reasoning: Reasoning = Reasoning()
-    described: Mapping[str, object] = MappingProxyType({})
+    described: Mapping[str, object] = field(default_factory=dict)
     """Fields only shown to clients (`tooling`, `modalities`, `runtime`, …), camelCase, as written."""
     license: str = ""
 
@@ -125,7 +123,7 @@ class Node:
     address: str | None = None
     os: str | None = None
     arch: str | None = None
-    labels: Mapping[str, str] = NO_MAPPING
+    labels: Mapping[str, str] = field(default_factory=dict)
     backends: tuple[str, ...] | None = None
     participation: Participation = Participation.FULL
     reserve_memory_bytes: int = 0
@@ -159,8 +157,8 @@ class Deployment:
     concurrency: int = 1
     engine: str | None = None
     """None: by the card's backend preference."""
-    engine_options: Mapping[str, OptionValue] = MappingProxyType({})
-    selector: Mapping[str, str] = NO_MAPPING
+    engine_options: Mapping[str, OptionValue] = field(default_factory=dict)
+    selector: Mapping[str, str] = field(default_factory=dict)
     excluded_nodes: tuple[NodeName, ...] = ()
     spread: Spread = Spread.PREFER
     strategy: UpdateStrategy = UpdateStrategy.START_FIRST

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 
 from skulk.core.domain.desired import OptionValue
 from skulk.core.domain.ids import CardName, ContentHash, DeploymentName, LaunchHash, PlacementUid
@@ -29,7 +28,7 @@ class Launch:
     launch_hash: LaunchHash
     content_hash: ContentHash
     memory_bytes: int
-    options: Mapping[str, OptionValue] = MappingProxyType({})
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     reasoning_format: str = "none"
     gguf_file: str | None = None
     orphan_seconds: float = 600.0

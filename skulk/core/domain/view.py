@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from skulk.core.domain.conditions import Condition, Waiting
 from skulk.core.domain.desired import Access, Card
@@ -95,5 +94,5 @@ class FleetView:
     checks: tuple[Check, ...] = ()
     closing: bool = False
     """The daemon is about to end: no new requests."""
-    why: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    why: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Deployment, placement or node name → full reasons, one per line."""

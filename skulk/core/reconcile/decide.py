@@ -43,7 +43,8 @@ def decide(part: Part, observed: Observed, ledger: Ledger, now: float) -> Decisi
         actions += step.actions
         waiting += step.waiting
     waiting += _stuck(ledger, now)
-    todo = tuple(a for a in actions if key(a) not in observed.in_flight)
+    # Two rules may want the same thing; it is done once, and not while it is being done.
+    todo = tuple({key(a): a for a in reversed(actions) if key(a) not in observed.in_flight}.values())[::-1]
     return Decision(
         actions=todo,
         waiting=_one_per_subject(waiting),

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from skulk.core.domain import LastWords, Link, PlacementUid, RunnerFacts, RunnerReport
 from skulk.core.errors import CODES
+from skulk.core.reconcile import limits
 from skulk.core.reconcile.ledger import Blame, Ledger, Record
 from skulk.core.reconcile.machine import Phase, RunnerEvent, allows
 from skulk.core.reconcile.observed import Observed
@@ -50,7 +51,8 @@ def _without_process(record: Record, observed: Observed, wanted: bool, now: floa
     starting = f"start/{record.uid}" in observed.in_flight
     if record.phase in LIVE and failed is not None:
         return record.fail(failed, now)
-    if record.phase in LIVE and not starting:
+    young = record.phase is Phase.STARTING and now - record.since < limits.HELLO_SECONDS_MAX
+    if record.phase in LIVE and not starting and not young:
         return record.fail(record.blame or Blame("SK-RUN-008", "the runner disappeared"), now)
     if record.phase in ENDING:
         record = record.move(RunnerEvent.ENDED, now)

@@ -93,7 +93,15 @@ TRANSITIONS: Mapping[Phase, Mapping[RunnerEvent, Phase]] = {
     # Whatever ends a runner that is on its way out, it has ended.
     Phase.DRAINING: {RunnerEvent.STOP_ORDERED: Phase.STOPPING, RunnerEvent.ENDED: Phase.GONE},
     Phase.STOPPING: {RunnerEvent.ENDED: Phase.GONE},
-    Phase.BACKOFF: {RunnerEvent.RETRY_DUE: Phase.PENDING, **_DEAD_END},
+    Phase.BACKOFF: {
+        RunnerEvent.RETRY_DUE: Phase.PENDING,
+        # It was given up on facts that came late, and lives after all.
+        RunnerEvent.LOADING_SEEN: Phase.LOADING,
+        RunnerEvent.WARMING_SEEN: Phase.WARMING,
+        RunnerEvent.READY_SEEN: Phase.READY,
+        RunnerEvent.DRAINING_SEEN: Phase.DRAINING,
+        **_DEAD_END,
+    },
     Phase.BROKEN: _DEAD_END,
     Phase.WEDGED: _DEAD_END,
     # A placement that is wanted again after it had gone (a revert of a revert) starts afresh.

@@ -149,7 +149,8 @@ def drain_retiring(ctx: Context) -> Step:
         record = ctx.ledger.record(uid)
         retiring = ctx.retiring.get(uid)
         if retiring is not None and not _due(ctx, retiring):
-            waiting.append(Waiting(uid, f"placement {retiring.until}", retiring.reason, retiring.message))
+            until = f"placement {retiring.until}" if retiring.until else "a place for its replacement"
+            waiting.append(Waiting(uid, until, retiring.reason, retiring.message))
             continue
         if record.phase is Phase.READY:
             actions.append(Drain(uid))
@@ -167,6 +168,8 @@ def _may_be_stopped(record: Record, facts: RunnerFacts) -> bool:
 
 
 def _due(ctx: Context, retiring: Retiring) -> bool:
+    if retiring.keep:
+        return False
     return retiring.until is None or ctx.ready(retiring.until)
 
 
@@ -301,10 +304,8 @@ def _free_after_promises(ctx: Context) -> int:
 
 def _build(ctx: Context, placement: Placement) -> str | None:
     """Digest of the engine build that the placement was planned for, when it is still installed."""
-    for build in ctx.observed.builds:
-        if build.backend == placement.backend and build.version == placement.engine_version:
-            return build.digest
-    return None
+    planned = (placement.backend, placement.engine_digest)
+    return next((b.digest for b in ctx.observed.builds if (b.backend, b.digest) == planned), None)
 
 
 def launch_of(ctx: Context, placement: Placement, card: Card) -> Launch:

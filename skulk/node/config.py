@@ -1,0 +1,161 @@
+"""`node.toml`: the local facts of one node, written by the bootstrap (or by hand), never by git.
+
+Every key can be overridden by the environment: `SKULK_SOURCE__URL`, `SKULK_LISTEN__PORT`, … Fleet-wide things do
+not belong here; what is here can only be made stricter by the Fleet. docs/reference/node-toml.md lists every key.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from skulk.core import errors
+from skulk.core.domain import VerifyMode
+
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB)$")
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_camel, populate_by_name=True)
+
+
+class ListenTable(_Table):
+    """Where the gateway listens."""
+
+    host: str = Field("127.0.0.1", description="Address; beyond loopback only while the Fleet has keys.")
+    port: int = Field(52415, ge=1, le=65535, description="TCP port of gateway, fleet API and metrics.")
+
+
+class SourceTable(_Table):
+    """Where the manifests come from: a git remote (`url`) or a directory that something else syncs."""
+
+    url: str | None = Field(None, description="Git remote: a path, file://, ssh, git@host:path or https URL.")
+    directory: Path | None = Field(None, description="Directory source: the folder that holds fleet/ and cards/.")
+    branch: str = Field("main", description="Branch of the remote.")
+    path: str = Field("", description="Folder of the repository that holds fleet/ and cards/.")
+    verify: VerifyMode = Field(VerifyMode.OFF, description="Signatures demanded: off, head or every commit.")
+    allowed_signers: Path | None = Field(None, description="OpenSSH allowed-signers file.")
+    gpg_home: Path | None = Field(None, description="GnuPG home with the trusted public keys.")
+    allow_force_push: bool = Field(False, description="Accept a commit that does not descend from the last one.")
+    timeout_seconds: float = Field(30.0, gt=0, le=600, description="Deadline of one git command.")
+    poll_seconds: float | None = Field(None, gt=0, le=3600, description="Instead of the Fleet's poll interval.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SourceTable:
+        if (self.url is None) == (self.directory is None):
+            raise ValueError("exactly one of source.url and source.directory is needed")
+        return self
+
+
+class NodeConfig(BaseSettings):
+    """All of node.toml. Paths may start with `~`; relative ones are relative to the file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SKULK_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        alias_generator=_camel,
+        populate_by_name=True,
+    )
+
+    name: str = Field(description="This node's name: its identity, equal to a Node manifest's metadata.name.")
+    namespace: str = Field("default", description="Must equal the Fleet's namespace.")
+    state_dir: Path = Field(Path("/var/lib/skulk"), description="Mirror, runners, weights, journal.")
+    engines_dir: Path | None = Field(None, description="Engine environments; default <stateDir>/engines.")
+    model_roots: tuple[Path, ...] = Field((), description="Where `source: {local: NAME}` of a card is looked up.")
+    memory_cap: int | None = Field(None, description="Use no more memory than this (`4GiB`).")
+    orphan_seconds: float = Field(600.0, gt=0, description="A runner without a daemon frees its memory after this.")
+    install_engines: bool = Field(True, description="Install missing engine environments at start.")
+    engines: tuple[str, ...] = Field(("mlx",), description="Engines to install and offer.")
+    scripted_engine: bool = Field(False, description="Offer the scripted engine: for tests of failure paths only.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Lowest level logged.")
+    listen: ListenTable = ListenTable()
+    source: SourceTable
+
+    @field_validator("memory_cap", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        match = _SIZE.match(value)
+        if match is None:
+            raise ValueError("a size such as 4GiB or 512MiB is expected")
+        return int(float(match[1]) * _UNITS[match[2]])
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The environment wins over the file, whose values arrive as init arguments.
+        return env_settings, init_settings
+
+    @property
+    def engines_path(self) -> Path:
+        return self.engines_dir if self.engines_dir is not None else self.state_dir / "engines"
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read node.toml. Raises InvalidInput naming the file and the key."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise errors.InvalidInput(errors.CFG_MISSING, f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {error}") from None
+    try:
+        _refuse_unknown(raw)
+        config = NodeConfig(**raw)
+    except ValidationError as error:
+        lines = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'node.toml'}: {item['msg']}" for item in error.errors()
+        )
+        raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {lines}") from None
+    except ValueError as error:
+        raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {error}") from None
+    return _resolved(config, path.resolve().parent)
+
+
+def _refuse_unknown(raw: dict[str, Any]) -> None:
+    # Settings classes ignore extras because the environment is full of them; the file must not have any.
+    known = {field.alias or name for name, field in NodeConfig.model_fields.items()}
+    for name in raw:
+        if name not in known:
+            raise ValueError(f"unknown key {name!r}; known are {', '.join(sorted(known))}")
+
+
+def _resolved(config: NodeConfig, base: Path) -> NodeConfig:
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else (base / path.expanduser()).absolute()
+
+    source = config.source.model_copy(
+        update={
+            "directory": absolute(config.source.directory),
+            "allowed_signers": absolute(config.source.allowed_signers),
+            "gpg_home": absolute(config.source.gpg_home),
+        }
+    )
+    return config.model_copy(
+        update={
+            "state_dir": absolute(config.state_dir),
+            "engines_dir": absolute(config.engines_dir),
+            "model_roots": tuple(absolute(root) for root in config.model_roots),
+            "source": source,
+        }
+    )

@@ -1,0 +1,304 @@
+"""The composition root: `skulk node run`. The only place that knows every adapter.
+
+Life: node.toml → state lock → port → stock of runners → last accepted commit → loops. SIGTERM and SIGINT: close the
+gateway, let client streams end (30 s), end the rest with an error event, leave the runners running. SIGUSR1 (what
+`skulk node stop` sends): the same, but drain and stop the runners first. SIGHUP: look at the source now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from skulk import __version__
+from skulk.adapters.directory import DirectorySource
+from skulk.adapters.engine_envs import EngineCatalogue, ensure
+from skulk.adapters.git import GitRepo
+from skulk.adapters.hardware import MachineProbe
+from skulk.adapters.runners import RunnerProcesses, place_runner_code
+from skulk.adapters.weights import LocalWeights
+from skulk.core import errors
+from skulk.core.domain import BootId, FleetView, Link, NodeName, Owner
+from skulk.core.ports import Machine, Repo
+from skulk.core.reconcile import limits
+from skulk.core.reconcile.acceptance import SourcePolicy
+from skulk.gateway import GatewaySettings, create_app
+from skulk.node.clock import SystemClock
+from skulk.node.config import NodeConfig, load_config
+from skulk.node.journal import FileJournal
+from skulk.node.listen import Listener, is_loopback, permitted
+from skulk.node.lock import StateLock
+from skulk.node.logs import configure
+from skulk.node.loop import NodeLoop, Ports
+from skulk.node.runner_logs import RunnerLogs
+from skulk.node.serving import NodeServing
+from skulk.node.source import SourceLoop
+
+_log = structlog.get_logger(component="daemon")
+
+# An installation that failed (no network) is tried again this often.
+INSTALL_RETRY_SECONDS = 60.0
+# What is left of open responses after the streams were ended is only their last bytes.
+GATEWAY_STOP_SECONDS = 5.0
+
+
+def main(config_path: Path) -> int:
+    """Run the daemon of `config_path` until it is told to end; return the exit code.
+
+    Raises InvalidInput for a bad node.toml, Terminal for a taken port or state directory.
+    """
+    config = load_config(config_path)
+    configure(config.name, config.log_level)
+    with _held(config):
+        asyncio.run(Daemon(config).run())
+    return 0
+
+
+def stop_runners(config: NodeConfig) -> int:
+    """Drain and stop the runners of a state directory that has no daemon any more; return the exit code."""
+    configure(config.name, "warning")
+    with _held(config):
+        return asyncio.run(Daemon(config).sweep())
+
+
+@contextlib.contextmanager
+def _held(config: NodeConfig) -> Iterator[None]:
+    lock = StateLock(config.state_dir)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Daemon:
+    """Everything of one node, put together."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        self._owner = Owner(NodeName(config.name), BootId(secrets.token_hex(8)))
+        self._code_dir = place_runner_code(config.engines_path)
+        self._catalogue = EngineCatalogue(config.engines_path, self._code_dir, scripted=config.scripted_engine)
+        self._end = asyncio.Event()
+
+    # --- composition (needs a running event loop) -----------------------------------------------------------
+
+    def _compose(self) -> None:
+        config = self._config
+        self._runners = RunnerProcesses(
+            config.state_dir / "run",
+            self._owner,
+            interpreter=self._catalogue.python_for,
+            code_dir=self._code_dir,
+            wake=self._wake,
+            clock=self._clock.now,
+        )
+        self._probe = _InstallingProbe(
+            self._catalogue,
+            config.state_dir,
+            memory_cap_bytes=config.memory_cap,
+            reserved_by_runners=self._reserved_bytes,
+        )
+        self._probe.installing = {}
+        self._weights = LocalWeights(
+            config.model_roots,
+            config.state_dir / "weights",
+            self._probe.free_disk_bytes,
+            self._wake,
+            clock=self._clock.now,
+        )
+        self._source = SourceLoop(
+            _repo(config),
+            FileJournal(config.state_dir / "journal.json"),
+            self._clock,
+            SourcePolicy(
+                namespace=config.namespace,
+                node=self._owner.node,
+                verify=config.source.verify,
+                allow_force_push=config.source.allow_force_push,
+            ),
+            jitter=random.random,
+            wake=self._wake,
+            poll_seconds=config.source.poll_seconds,
+        )
+        self._loop = NodeLoop(
+            self._owner.node,
+            self._owner.boot,
+            Ports(self._runners, self._weights, self._probe, self._clock),
+            lambda: self._source.state,
+            orphan_seconds=config.orphan_seconds,
+            publish=self._publish,
+        )
+        self._serving = NodeServing(
+            self._owner,
+            self._runners,
+            RunnerLogs(self._runners.log_files, self._runners.observe),
+            self._clock,
+            reset=self._loop.reset,
+        )
+
+    def _wake(self) -> None:
+        if hasattr(self, "_loop"):
+            self._loop.wake()
+
+    def _publish(self, view: FleetView) -> None:
+        self._serving.publish(view)
+
+    def _reserved_bytes(self) -> int:
+        return sum(f.launch.memory_bytes for f in self._runners.observe().values() if f.link is not Link.DEAD)
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        self._compose()
+        self._listen_for_signals()
+        config = self._config
+        app = create_app(self._serving, GatewaySettings(loopback=is_loopback(config.listen.host)))
+        listener = Listener(app, config.listen.host, config.listen.port)
+        await self._runners.take_stock()
+        self._loop.stock_taken = True
+        await self._source.restore()
+        self._refuse_exposed()
+        await listener.start()
+        _log.info("daemon_started", address=listener.address, boot=self._owner.boot, version=__version__)
+        tasks = [
+            asyncio.create_task(self._loop.run(), name="loop"),
+            asyncio.create_task(self._source.run(), name="source"),
+            asyncio.create_task(self._install_engines(), name="engines"),
+            asyncio.create_task(self._follow_access(listener), name="listener"),
+        ]
+        ended = asyncio.create_task(self._end.wait())
+        try:
+            done, _ = await asyncio.wait({*tasks, ended}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {ended}:
+                # A loop that ends is a mistake of ours; the service manager restarts us, the runners live on.
+                task.result()
+            await self._finish(listener)
+        finally:
+            for task in (*tasks, ended):
+                task.cancel()
+            await asyncio.gather(*tasks, ended, return_exceptions=True)
+            await listener.stop(GATEWAY_STOP_SECONDS)
+            await self._runners.close()
+            _log.info("daemon_ended", runners_left=not self._loop.stopping)
+
+    async def _finish(self, listener: Listener) -> None:
+        """Streams first, then (when stopping) the runners. A second signal cuts the waiting short."""
+        self._serving.close()
+        if self._loop.stopping:
+            self._loop.wake()
+        else:
+            self._loop.closing = True
+        cut = await self._serving.finish(limits.CLOSE_STREAMS_SECONDS_MAX)
+        if cut:
+            _log.warning("streams_cut", count=cut)
+        if self._loop.stopping:
+            await self._until_empty()
+            self._loop.closing = True
+
+    async def _until_empty(self) -> bool:
+        deadline = self._clock.now() + limits.DRAIN_SECONDS_MAX + limits.STOP_SECONDS_MAX + 10.0
+        while not self._loop.empty and self._clock.now() < deadline:
+            await self._clock.sleep(0.05)
+        return self._loop.empty
+
+    async def sweep(self) -> int:
+        """Adopt, drain and stop what an earlier daemon left. 0 when nothing lives here any more, else 1."""
+        self._compose()
+        await self._runners.take_stock()
+        self._loop.stock_taken = self._loop.stopping = True
+        rounds = asyncio.create_task(self._loop.run())
+        try:
+            return 0 if await self._until_empty() else 1
+        finally:
+            rounds.cancel()
+            await asyncio.gather(rounds, return_exceptions=True)
+            await self._runners.close()
+
+    # --- signals --------------------------------------------------------------------------------------------
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._stop_everything)
+        loop.add_signal_handler(signal.SIGHUP, self._source.poke)
+
+    def _stop_everything(self) -> None:
+        self._loop.stopping = True
+        self._end.set()
+
+    # --- around the loops -----------------------------------------------------------------------------------
+
+    def _refuse_exposed(self) -> None:
+        """A node that would be open to the network by what it last accepted does not start. One that has not
+        accepted anything yet, or whose Fleet loses its keys later, listens on loopback."""
+        fleet = self._source.state.fleet
+        host = self._config.listen.host
+        if fleet is not None and not is_loopback(host) and not permitted(fleet.access):
+            raise errors.Refused(
+                errors.CFG_EXPOSED, f"listen.host is {host} and Fleet {fleet.name!r} has no keys in spec.access"
+            )
+
+    async def _follow_access(self, listener: Listener) -> None:
+        async for view in self._serving.changes(-1):
+            await listener.follow(view.access)
+
+    async def _install_engines(self) -> None:
+        """Install the engines of node.toml that are missing. Nothing else waits for it."""
+        if not self._config.install_engines:
+            await asyncio.Event().wait()
+        for engine in self._config.engines:
+            while True:
+                self._probe.installing[engine] = f"{engine}: its environment is being installed"
+                try:
+                    await asyncio.to_thread(
+                        ensure, engine, self._config.engines_path, progress=lambda line: _log.debug("engine", line=line)
+                    )
+                except errors.Transient as error:
+                    self._probe.installing[engine] = f"{engine}: {error}; tried again"
+                    _log.warning("engine_install_failed", engine=engine, error=error.message)
+                    await asyncio.sleep(INSTALL_RETRY_SECONDS)
+                    continue
+                except errors.SkulkError as error:
+                    self._probe.installing[engine] = f"{engine}: {error}"
+                    break
+                del self._probe.installing[engine]
+                break
+            self._loop.look_at_machine()
+        await asyncio.Event().wait()
+
+
+class _InstallingProbe(MachineProbe):
+    """The machine, with a line for every engine that is being installed or could not be."""
+
+    installing: dict[str, str]
+
+    async def machine(self) -> Machine:
+        machine = await super().machine()
+        return replace(machine, engine_problems=(*self.installing.values(), *machine.engine_problems))
+
+
+def _repo(config: NodeConfig) -> Repo:
+    source = config.source
+    if source.directory is not None:
+        return DirectorySource(source.directory, keep_dir=config.state_dir / "source")
+    assert source.url is not None, "node.toml is validated"
+    return GitRepo(
+        source.url,
+        source.branch,
+        config.state_dir / "mirror.git",
+        source.path,
+        allowed_signers=source.allowed_signers,
+        gpg_home=source.gpg_home,
+        timeout_seconds=source.timeout_seconds,
+    )

@@ -1,0 +1,46 @@
+"""Logs: for people on a terminal's stderr, JSON lines on stdout under a service.
+
+Keys are fixed (architecture §10): ts level event node component msg request_id model placement commit trace_id
+exception, and what an event adds. `SKULK_LOGGING_EXTERNAL=1` forces JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+
+def configure(node: str, level: str) -> None:
+    """Set up structlog for this process. Call once, before the first log line."""
+    external = os.environ.get("SKULK_LOGGING_EXTERNAL") == "1" or not sys.stderr.isatty()
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        _with_node(node),
+    ]
+    if external:
+        shared += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        factory = structlog.PrintLoggerFactory(sys.stdout)
+    else:
+        shared += [structlog.dev.ConsoleRenderer(timestamp_key="ts")]
+        factory = structlog.PrintLoggerFactory(sys.stderr)
+    structlog.configure(
+        processors=shared,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=factory,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _with_node(node: str) -> structlog.typing.Processor:
+    def add(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("node", node)
+        return event
+
+    return add

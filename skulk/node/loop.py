@@ -1,0 +1,326 @@
+"""The node loop: observe → plan → decide → apply → publish, level-triggered.
+
+Events (a runner spoke, a fetch ended, a commit was accepted) only wake it; every round reads everything again and
+decides again, so lost, repeated and reordered events change nothing but latency. It runs on ports alone: the
+simulator runs this very loop on a virtual clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from skulk import __version__
+from skulk.core.domain import (
+    Blueprint,
+    BootId,
+    Check,
+    DeploymentName,
+    Fleet,
+    FleetView,
+    Link,
+    Member,
+    NodeName,
+    PlacementUid,
+    RunnerFacts,
+    RunningPlacement,
+)
+from skulk.core.planner import plan, why
+from skulk.core.ports import Clock, Machine, Probe, RunnerHost, Weights
+from skulk.core.reconcile import limits
+from skulk.core.reconcile.decide import Decision, decide
+from skulk.core.reconcile.ledger import Ledger
+from skulk.core.reconcile.machine import Phase
+from skulk.core.reconcile.observed import Observed, part_for
+from skulk.core.reconcile.summary import Since
+from skulk.node.apply import Applier
+from skulk.node.events import EventLog
+from skulk.node.source import SourceState
+from skulk.node.view import Picture, build
+
+_log = structlog.get_logger(component="loop")
+
+# While something is under way: often enough that no step waits on us, rarely enough to cost nothing.
+BUSY_SECONDS = 0.25
+# Events that arrive together are looked at together.
+COALESCE_SECONDS = 0.01
+# The engine environments are looked at again this often (and whenever a person asks).
+MACHINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside world of one node."""
+
+    runners: RunnerHost
+    weights: Weights
+    probe: Probe
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The last blueprint and exactly what it was made from: nothing is planned twice."""
+
+    fleet: Fleet | None = None
+    members: tuple[Member, ...] = ()
+    running: tuple[RunningPlacement, ...] = ()
+    blueprint: Blueprint | None = None
+
+    def why(self, name: str) -> tuple[str, ...]:
+        """The planner's reasons for one deployment."""
+        if self.fleet is None:
+            return ()
+        return why(self.fleet, self.members, self.running, (), DeploymentName(name))
+
+
+class NodeLoop:
+    """One node's life. `view` is always the newest snapshot."""
+
+    def __init__(
+        self,
+        node: NodeName,
+        boot: BootId,
+        ports: Ports,
+        source: Callable[[], SourceState],
+        *,
+        orphan_seconds: float = 600.0,
+        publish: Callable[[FleetView], None] = lambda _view: None,
+    ) -> None:
+        self._node = node
+        self._boot = boot
+        self._ports = ports
+        self._source = source
+        self._orphan_seconds = orphan_seconds
+        self._publish = publish
+        self._woken = asyncio.Event()
+        self._machine_changed = asyncio.Event()
+        self._applier = Applier(ports.runners, ports.weights, self.wake)
+        self._planned = Planned()
+        self._since = Since()
+        self._machine: Machine | None = None
+        self._events = EventLog()
+        self._ledger = Ledger()
+        self._beat_at = ports.clock.now()
+        self.stock_taken = False
+        self.closing = False
+        """Nothing is decided any more; runners stay as they are."""
+        self.stopping = False
+        """Everything here is drained and stopped, as if the node had left the fleet."""
+        self.view = FleetView(0, node, __version__)
+
+    def wake(self) -> None:
+        """Something may have changed. Callable from anywhere on the loop's thread, as often as one likes."""
+        self._woken.set()
+
+    def reset(self, uids: frozenset[PlacementUid]) -> int:
+        """Clear breaker, wedge and backoff of the given placements; return how many were stuck."""
+        before = self._ledger
+        self._ledger = before.reset(uids, self._ports.clock.now())
+        for uid in uids:
+            self._applier.failed_starts.pop(uid, None)
+        self.wake()
+        return sum(1 for uid, record in self._ledger.records.items() if before.records[uid] is not record)
+
+    @property
+    def beat_age_seconds(self) -> float:
+        """How long ago the last round ended: the liveness of the daemon."""
+        return self._ports.clock.now() - self._beat_at
+
+    @property
+    def empty(self) -> bool:
+        """No runner lives here."""
+        return all(facts.link is Link.DEAD for facts in self._ports.runners.observe().values())
+
+    async def run(self) -> None:
+        """Rounds until cancelled."""
+        probing = asyncio.create_task(self._watch_machine())
+        try:
+            while True:
+                decision = self.round()
+                pause = limits.RESYNC_SECONDS if decision is None or decision.settled else BUSY_SECONDS
+                await self._pause(pause)
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+            await self._applier.close()
+
+    def round(self) -> Decision | None:
+        """One round. Returns None while nothing may be decided (machine unknown, or closing)."""
+        now = self._ports.clock.now()
+        self._beat_at = now
+        source = self._source()
+        runners = dict(self._ports.runners.observe())
+        decision: Decision | None = None
+        if self._machine is not None and not self.closing:
+            self._plan(source, self._machine, runners)
+            decision = self._decide(source, self._machine, runners, now)
+            self._note_phases(self._ledger, decision.ledger)
+            self._ledger = decision.ledger
+            self._applier.apply(decision.actions)
+        self._show(source, runners, decision)
+        return decision
+
+    def _plan(self, source: SourceState, machine: Machine, runners: Mapping[PlacementUid, RunnerFacts]) -> None:
+        if source.fleet is None:
+            return
+        members = (self._member(source, machine),)
+        running = self._running(runners)
+        done = self._planned
+        if (source.fleet, members, running) == (done.fleet, done.members, done.running) and done.blueprint:
+            return
+        # A refusal moves a replica to another node; with one node there is none, so none is passed: the
+        # placement waits here, and says for what.
+        blueprint = plan(source.fleet, (), members, running, ())
+        self._planned = Planned(source.fleet, members, running, blueprint)
+        _log.debug("planned", commit=blueprint.commit, placements=len(blueprint.placements))
+
+    def _decide(
+        self,
+        source: SourceState,
+        machine: Machine,
+        runners: Mapping[PlacementUid, RunnerFacts],
+        now: float,
+    ) -> Decision:
+        leaving = self.stopping or (source.leaving and source.fleet is not None)
+        part = part_for(self._node, source.fleet, self._planned.blueprint, leaving=leaving)
+        observed = Observed(
+            runners=runners,
+            weights=self._ports.weights.observe(),
+            builds=machine.builds,
+            memory_bytes=machine.memory_bytes,
+            free_memory_bytes=self._ports.probe.free_memory_bytes(),
+            stock_taken=self.stock_taken,
+            in_flight=self._applier.in_flight,
+            failed_starts=dict(self._applier.failed_starts),
+            orphan_seconds=self._orphan_seconds,
+        )
+        return decide(part, observed, self._ledger, now)
+
+    def _member(self, source: SourceState, machine: Machine) -> Member:
+        return Member(
+            node=self._node,
+            boot=self._boot,
+            memory_bytes=machine.memory_bytes,
+            builds=machine.builds,
+            os=machine.os,
+            arch=machine.arch,
+            skulk_version=__version__,
+            validated=source.accepted,
+            disk_bytes=machine.disk_bytes,
+        )
+
+    def _running(self, runners: Mapping[PlacementUid, RunnerFacts]) -> tuple[RunningPlacement, ...]:
+        placements = []
+        for uid, facts in sorted(runners.items()):
+            if facts.link is Link.DEAD:
+                continue
+            phase = self._ledger.record(uid).phase
+            launch = facts.launch
+            placements.append(
+                RunningPlacement(
+                    uid=uid,
+                    deployment=launch.deployment,
+                    replica=launch.replica,
+                    model=launch.model,
+                    node=self._node,
+                    backend=launch.backend,
+                    context_tokens=launch.context_tokens,
+                    concurrency=launch.concurrency,
+                    launch_hash=launch.launch_hash,
+                    content_hash=launch.content_hash,
+                    memory_bytes=launch.memory_bytes,
+                    complete=phase is Phase.READY,
+                    draining=phase in (Phase.DRAINING, Phase.STOPPING),
+                )
+            )
+        return tuple(placements)
+
+    def _note_phases(self, before: Ledger, after: Ledger) -> None:
+        wall = self._ports.clock.wall()
+        for uid, record in after.records.items():
+            known = before.records.get(uid)
+            if known is not None and known.phase is record.phase:
+                continue
+            message = f"{record.blame.code} {record.blame.message}" if record.blame else ""
+            # The planner reads phases as they were before this decision: look again at once.
+            self.wake()
+            self._events.add(wall, f"placement/{uid}", record.phase.value, message)
+            _log.info("placement_phase_changed", placement=uid, phase=record.phase.value, cause=message or None)
+        for uid in before.records.keys() - after.records.keys():
+            self._events.add(wall, f"placement/{uid}", "Forgotten", "nothing of it is left on this node")
+
+    def _show(
+        self, source: SourceState, runners: Mapping[PlacementUid, RunnerFacts], decision: Decision | None
+    ) -> None:
+        clock = self._ports.clock
+        wall = clock.wall()
+        for condition in source.conditions:
+            self._events.add(wall, f"node/{self._node}", condition.reason.value, condition.message)
+        picture = Picture(
+            node=self._node,
+            version=__version__,
+            fleet=source.fleet,
+            attempted=source.attempted,
+            accepted=source.accepted,
+            leaving=source.leaving,
+            source=self._since.stamp(f"source/{self._node}", source.conditions, wall),
+            machine=self._machine or Machine(0, "", ""),
+            blueprint=self._planned.blueprint,
+            ledger=self._ledger,
+            waiting=decision.waiting if decision else self.view.waiting,
+            routable=decision.routable if decision else frozenset(),
+            runners=runners,
+            weights=self._ports.weights.observe(),
+            why=self._planned.why,
+            checks=self._checks(source),
+            wall=wall,
+            wall_offset=wall - clock.now(),
+            closing=self.closing,
+        )
+        new = build(picture, self._since, self._events.snapshot(), self.view.generation)
+        if new != self.view:
+            self.view = replace(new, generation=self.view.generation + 1)
+            self._publish(self.view)
+
+    def _checks(self, source: SourceState) -> tuple[Check, ...]:
+        accepted = source.accepted is not None
+        stock = "runners of an earlier daemon are known" if self.stock_taken else "looking for earlier runners"
+        return (
+            Check("commit", accepted, f"commit {source.accepted}" if accepted else source.conditions[0].message),
+            Check("stock", self.stock_taken, stock),
+            Check("machine", self._machine is not None, "the machine was probed" if self._machine else "probing"),
+            Check("open", not self.closing, "closing" if self.closing else "taking requests"),
+        )
+
+    def look_at_machine(self) -> None:
+        """Something about the machine changed (an engine was installed): do not wait for the next look."""
+        self._machine_changed.set()
+
+    async def _watch_machine(self) -> None:
+        while True:
+            self._machine_changed.clear()
+            machine = await self._ports.probe.machine()
+            if machine != self._machine:
+                self._machine = machine
+                self.wake()
+            await self._either(MACHINE_SECONDS, self._machine_changed)
+
+    async def _pause(self, seconds: float) -> None:
+        await self._ports.clock.sleep(COALESCE_SECONDS)
+        await self._either(seconds, self._woken)
+        self._woken.clear()
+
+    async def _either(self, seconds: float, event: asyncio.Event) -> None:
+        """Until `event`, for at most `seconds`."""
+        sleep = asyncio.ensure_future(self._ports.clock.sleep(seconds))
+        happened = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait({sleep, happened}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in (sleep, happened):
+                waiter.cancel()
+            await asyncio.gather(sleep, happened, return_exceptions=True)

@@ -1,0 +1,297 @@
+"""What the gateway sees of this node: the view, its changes, and a way to have a request answered.
+
+Routing is a pure function; this module keeps trying it while nothing has been sent to the client: a replica that
+drains or whose queue is full refuses retriably, one that dies before it accepted costs patience, not the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from skulk.core import errors
+from skulk.core.domain import (
+    Accepted,
+    FleetView,
+    GenerationRequest,
+    Owner,
+    PlacementUid,
+    Route,
+    ServedModel,
+    Tokens,
+)
+from skulk.core.errors import RequestError, RetriableRefusal
+from skulk.core.ports import Clock, Generation
+from skulk.core.reconcile import limits
+from skulk.core.routing import Unroutable, resolve, route, unroutable
+
+# How long a client should wait before it asks again for a model that is being loaded.
+RETRY_AFTER_SECONDS = 5
+
+
+class Streams(Protocol):
+    """The data side of the runner host."""
+
+    async def generate(self, uid: PlacementUid, request: GenerationRequest, owner: Owner) -> Generation: ...
+
+
+class Logs(Protocol):
+    """Log lines of placements."""
+
+    def lines(self, uid: PlacementUid, lines: int, follow: bool) -> AsyncIterator[str]: ...
+
+    def known(self) -> tuple[PlacementUid, ...]: ...
+
+
+class NodeServing:
+    """Port `Serving` of one node."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        streams: Streams,
+        logs: Logs,
+        clock: Clock,
+        *,
+        reset: Callable[[frozenset[PlacementUid]], int],
+    ) -> None:
+        self._owner = owner
+        self._streams = streams
+        self._logs = logs
+        self._clock = clock
+        self._reset = reset
+        self._view = FleetView(0, owner.node, "")
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._open: set[_Tracked] = set()
+        self._sent: Counter[PlacementUid] = Counter()
+
+    # --- the view -------------------------------------------------------------------------------------------
+
+    def publish(self, view: FleetView) -> None:
+        self._view = view
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def view(self) -> FleetView:
+        return replace(self._view, closing=True) if self._closing else self._view
+
+    async def changes(self, after: int) -> AsyncIterator[FleetView]:
+        while True:
+            changed = self._changed
+            if self._view.generation > after:
+                after = self._view.generation
+                yield self.view()
+            else:
+                await changed.wait()
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    async def submit(self, request: GenerationRequest) -> Generation:
+        """Route and send; return once a runner accepted. Raises RequestError with the status to answer."""
+        refused: set[PlacementUid] = set()
+        started = self._clock.now()
+        lost: RequestError | None = None
+        while True:
+            model = self._fresh(self._model(request.model))
+            chosen = route(model, self._view, refused)
+            if chosen is None:
+                if unroutable(model) is Unroutable.QUEUE_FULL and not refused:
+                    raise _queue_full(model)
+                if lost is None:
+                    raise _not_ready(model)
+                if self._clock.now() - started > min(limits.REROUTE_SECONDS_MAX, request.deadline_seconds):
+                    raise lost
+                refused.clear()
+                await self._next_view()
+                continue
+            try:
+                return await self._send(chosen, request)
+            except RetriableRefusal as error:
+                lost = error
+                refused.add(chosen.uid)
+
+    def _model(self, name: str) -> ServedModel:
+        view = self.view()
+        if view.closing:
+            raise RequestError(
+                errors.REQ_RESTARTING,
+                "the node is restarting",
+                status=503,
+                kind="server_error",
+                slug="node_restarting",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        model = resolve(name, view.models)
+        if model is None:
+            available = ", ".join(sorted({n for m in view.models for n in m.names})) or "none yet"
+            raise RequestError(
+                errors.REQ_MODEL,
+                f"no deployment serves the model {name!r}; available: {available}",
+                status=404,
+                param="model",
+                slug="model_not_found",
+            )
+        return model
+
+    def _fresh(self, model: ServedModel) -> ServedModel:
+        """The model with the load this node knows itself to have caused since the last heartbeat."""
+        routes = tuple(
+            replace(
+                r,
+                running=max(r.running, min(self._sent[r.uid], r.concurrency)),
+                waiting=max(r.waiting, self._sent[r.uid] - r.concurrency),
+            )
+            for r in model.routes
+        )
+        return replace(model, routes=routes)
+
+    async def _send(self, chosen: Route, request: GenerationRequest) -> Generation:
+        self._sent[chosen.uid] += 1
+        try:
+            generation = await self._streams.generate(chosen.uid, request, self._owner)
+        except BaseException:
+            self._done(chosen.uid)
+            raise
+        tracked = _Tracked(generation, self._forget)
+        self._open.add(tracked)
+        return tracked
+
+    def _forget(self, tracked: _Tracked) -> None:
+        if tracked in self._open:
+            self._open.discard(tracked)
+            self._done(tracked.placement)
+
+    def _done(self, uid: PlacementUid) -> None:
+        self._sent[uid] -= 1
+        if self._sent[uid] <= 0:
+            del self._sent[uid]
+
+    async def _next_view(self) -> None:
+        changed = self._changed
+        sleep = asyncio.ensure_future(self._clock.sleep(0.25))
+        woken = asyncio.ensure_future(changed.wait())
+        await asyncio.wait({sleep, woken}, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in (sleep, woken):
+            waiter.cancel()
+
+    # --- for people -----------------------------------------------------------------------------------------
+
+    def _placements_of(self, name: str) -> tuple[PlacementUid, ...]:
+        found = [
+            PlacementUid(resource.name)
+            for resource in self._view.resources.get("placements", ())
+            if name in (resource.name, resource.status.get("deployment"))
+        ]
+        found += [uid for uid in self._logs.known() if uid == name and uid not in found]
+        if not found:
+            raise RequestError(
+                errors.REQ_NOT_FOUND,
+                f"no deployment or placement is called {name!r}",
+                status=404,
+                kind="not_found_error",
+                slug="not_found",
+            )
+        return tuple(found)
+
+    async def logs(self, name: str, lines: int, follow: bool) -> AsyncIterator[str]:
+        uids = self._placements_of(name)
+        for uid in uids[:-1]:
+            async for line in self._logs.lines(uid, lines, False):
+                yield f"{uid} {line}"
+        async for line in self._logs.lines(uids[-1], lines, follow):
+            yield f"{uids[-1]} {line}"
+
+    async def reset(self, name: str) -> int:
+        return self._reset(frozenset(self._placements_of(name)))
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """No new requests from now on."""
+        self._closing = True
+        self._changed.set()
+
+    async def finish(self, seconds: float) -> int:
+        """Let open streams end within `seconds`, then end the rest with `node_restarting`; return how many."""
+        deadline = self._clock.now() + seconds
+        while self._open and self._clock.now() < deadline:
+            await self._clock.sleep(0.05)
+        rest = list(self._open)
+        for tracked in rest:
+            tracked.interrupt(
+                RequestError(
+                    errors.REQ_RESTARTING,
+                    "the node is restarting: the answer was cut off",
+                    status=503,
+                    kind="server_error",
+                    slug="node_restarting",
+                )
+            )
+        return len(rest)
+
+
+def _queue_full(model: ServedModel) -> RequestError:
+    return RequestError(
+        errors.REQ_QUEUE_FULL,
+        f"every queue of {model.names[0]} is full",
+        status=503,
+        kind="server_error",
+        slug="queue_full",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def _not_ready(model: ServedModel) -> RequestError:
+    progress = f" ({model.progress})" if model.progress else ""
+    return RequestError(
+        errors.REQ_NOT_READY,
+        f"{model.names[0]} is not ready: {model.not_ready or 'no replica is ready'}{progress}",
+        status=503,
+        kind="server_error",
+        slug="model_not_ready",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+class _Tracked:
+    """A generation that its node knows to be open, and can interrupt."""
+
+    def __init__(self, inner: Generation, done: Callable[[_Tracked], None]) -> None:
+        self._inner = inner
+        self._done = done
+        self._interrupted: asyncio.Future[RequestError] = asyncio.get_running_loop().create_future()
+        self.accepted: Accepted = inner.accepted
+        self.placement: PlacementUid = inner.placement
+
+    async def frames(self) -> AsyncIterator[Tokens]:
+        frames = self._inner.frames()
+        try:
+            while True:
+                step = asyncio.ensure_future(anext(frames))
+                waits: set[asyncio.Future[Any]] = {step, self._interrupted}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if self._interrupted.done():
+                    step.cancel()
+                    self._inner.cancel("node_restarting")
+                    raise self._interrupted.result()
+                try:
+                    tokens = step.result()
+                except StopAsyncIteration:
+                    return
+                yield tokens
+                if tokens.finish is not None:
+                    return
+        finally:
+            self._done(self)
+
+    def cancel(self, reason: str) -> None:
+        self._inner.cancel(reason)
+        self._done(self)
+
+    def interrupt(self, error: RequestError) -> None:
+        if not self._interrupted.done():
+            self._interrupted.set_result(error)
