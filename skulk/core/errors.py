@@ -6,6 +6,7 @@
     ├── Terminal          no retry until the inputs change or a person resets                (retry never)
     ├── Transient         try again with backoff                                             (retry backoff)
     └── RequestError      a client's request failed; carries the HTTP status to answer with
+        └── RetriableRefusal  nothing was generated: another replica may take it
 
 `docs/reference/errors.md` documents each code in `CODES`; a test compares the two. Diagnostics about
 manifests have codes of the same form (`skulk.core.manifests.codes`). Waiting is not an error: see
@@ -109,6 +110,10 @@ class RequestError(SkulkError):
         return self.message
 
 
+class RetriableRefusal(RequestError):
+    """A replica did not take the request and generated nothing: the router may send it to another one."""
+
+
 # --- node configuration -------------------------------------------------------------------------------------
 CFG_INVALID = code(
     "SK-CFG-001", "node.toml is invalid", "correct the named key; docs/reference/node-toml.md lists all"
@@ -159,6 +164,12 @@ SRC_TIMEOUT = code(
     "SK-SRC-011", "git did not answer in time", "check the network; it is tried again with backoff"
 )
 SRC_CORRUPT = code("SK-SRC-012", "the local mirror is damaged", "it is made anew by itself; check the disk")
+SRC_AUTH = code(
+    "SK-SRC-013",
+    "the source refused the credentials",
+    "give the daemon's user a credential helper, an ssh key or the host's key; docs/guides/source.md",
+)
+SRC_DISK = code("SK-SRC-014", "the local mirror cannot be written", "free space on the state directory's disk")
 
 # --- weights ------------------------------------------------------------------------------------------------
 WGT_NO_ROOT = code(
@@ -213,6 +224,11 @@ ENG_MODEL = code(
 ENG_GENERATE = code(
     "SK-ENG-004", "generation failed inside the engine", "read the runner's log: `skulk logs PLACEMENT`"
 )
+ENG_INSTALL = code(
+    "SK-ENG-005",
+    "the engine environment could not be installed",
+    "read the installer's last lines above; check network and disk, then try again",
+)
 
 # --- requests -----------------------------------------------------------------------------------------------
 REQ_INVALID = code("SK-REQ-001", "the request is invalid", "correct the named field")
@@ -234,6 +250,12 @@ REQ_SLOW_CLIENT = code("SK-REQ-012", "the client read too slowly", "read faster,
 REQ_NOT_FOUND = code("SK-REQ-013", "no such resource", "list what exists: `skulk get`")
 REQ_INTERNAL = code("SK-REQ-014", "an internal error", "report it with the request id")
 REQ_DRAINING = code("SK-REQ-015", "the replica is draining", "it is routed to another replica by itself")
+REQ_CANCELLED = code("SK-REQ-016", "the request was cancelled", "send the request again")
+REQ_ORIGIN = code(
+    "SK-REQ-017",
+    "a page of another origin, or a foreign host name, called a gateway without keys",
+    "use http://127.0.0.1:PORT, or configure keys in Fleet.spec.access",
+)
 
 # --- command line -------------------------------------------------------------------------------------------
 CLI_USAGE = code("SK-CLI-001", "the command line is wrong", "see --help")
