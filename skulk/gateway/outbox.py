@@ -1,0 +1,65 @@
+"""What waits to be written to one slow client: a bounded buffer between a generation and a socket.
+
+The side that fills it never waits, so a client that reads slowly cannot hold up the engine's batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from skulk.core.errors import REQ_SLOW_CLIENT, RequestError
+
+BATCH_BYTES = 64 * 1024
+"""Written at once: what sockets take in one go. More would leave the bound without its meaning."""
+
+
+class Outbox:
+    """Events of one stream in order. One task puts, another takes."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._events: deque[bytes] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._wake = asyncio.Event()
+
+    def put(self, event: bytes) -> None:
+        """Raises RequestError when the client is too far behind."""
+        if self._bytes + len(event) > self._bytes_max:
+            raise RequestError(
+                REQ_SLOW_CLIENT,
+                f"the client is {self._bytes} bytes behind; the request was cancelled",
+                status=503,
+                kind="server_error",
+            )
+        self._add(event)
+
+    def close(self, *last: bytes) -> None:
+        """Nothing comes after `last`, which is kept however full the box is."""
+        for event in last:
+            self._add(event)
+        self._closed = True
+        self._wake.set()
+
+    async def take(self, wait_seconds: float) -> bytes | None:
+        """The next bytes to write; empty after `wait_seconds` of silence; None when all is written."""
+        if not self._events and not self._closed:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(wait_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                return b""
+        if not self._events:
+            return None
+        batch = bytearray()
+        while self._events and len(batch) < BATCH_BYTES:
+            batch += self._events.popleft()
+        self._bytes -= len(batch)
+        return bytes(batch)
+
+    def _add(self, event: bytes) -> None:
+        self._events.append(event)
+        self._bytes += len(event)
+        self._wake.set()

@@ -1,0 +1,158 @@
+"""What probes, scrapers and log readers see."""
+
+import json
+
+import pytest
+from gateway_fakes import COMMIT, Gate, fails, says, says_then_waits, wait_for
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from skulk.core.domain import Check, Condition, ConditionType, Reason, Status
+from skulk.core.errors import RUN_LOST, RequestError
+
+QUESTION = [{"role": "user", "content": "a secret prompt"}]
+BODY = {"model": "chat", "messages": QUESTION}
+PATH = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/healthz", "/health"])
+def test_ready_follows_the_checks(serving, gateway, path):
+    with gateway.http() as http:
+        assert (http.get(path).status_code, http.get(path).text) == (200, "ok\n")
+        serving.publish(checks=(Check("source", False, "fleet/a.yaml:3 is wrong"),))
+        bad = http.get(path)
+        assert (bad.status_code, bad.text) == (503, "not ready\n")
+        verbose = http.get(path + "?verbose")
+        assert verbose.status_code == 503
+        assert "[-]source fleet/a.yaml:3 is wrong" in verbose.text
+        assert "[+]commit" in verbose.text
+        assert http.head(path).status_code == 503
+
+
+def test_a_node_without_a_commit_or_about_to_end_is_not_ready(serving, gateway):
+    with gateway.http() as http:
+        serving.publish(in_force=None)
+        assert http.get("/readyz").status_code == 503
+        serving.publish(in_force=COMMIT, closing=True)
+        assert "[-]closing" in http.get("/readyz?verbose=1").text
+
+
+def test_live_looks_at_the_loop_alone(serving, gateway):
+    with gateway.http() as http:
+        serving.publish(in_force=None, closing=True, checks=(Check("source", False, "x"), Check("loop", True, "")))
+        assert http.get("/livez").status_code == 200
+        serving.publish(checks=(Check("loop", False, "no tick for 60 s"),))
+        assert http.get("/livez").status_code == 503
+        assert "no tick" in http.get("/livez?verbose").text
+
+
+def samples(http):
+    families = text_string_to_metric_families(http.get("/metrics").text)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+
+
+def value(found, metric, /, **labels):
+    return found.get((metric, tuple(sorted(labels.items()))))
+
+
+def test_metrics_count_what_clients_got(serving, gateway):
+    model = {"gen_ai_request_model": "tiny", "gen_ai_provider_name": "skulk"}
+    route = {"route": PATH, "method": "POST"}
+    with gateway.http() as http:
+        http.post(PATH, json=BODY)
+        http.post(PATH, json={**BODY, "stream": True})
+        serving.script = fails(RequestError(RUN_LOST, "lost", status=502), "a")
+        http.post(PATH, json=BODY)
+        # Counted when a request is over, which is a moment after its client has the answer.
+        wait_for(lambda: value(samples(http), "skulk_http_requests_total", **route, status="502"))
+        found = samples(http)
+    assert value(found, "gen_ai_server_time_to_first_token_seconds_count", **model) == 3
+    assert value(found, "gen_ai_server_time_per_output_token_seconds_count", **model) == 2
+    duration = "gen_ai_server_request_duration_seconds_count"
+    assert value(found, duration, **model, error_type="") == 2
+    assert value(found, duration, **model, error_type="SK-RUN-008") == 1
+    usage = "gen_ai_client_token_usage_sum"
+    assert value(found, usage, **model, gen_ai_token_type="input") == 9
+    assert value(found, usage, **model, gen_ai_token_type="output") == 5
+    assert value(found, "skulk_http_requests_total", **route, status="200") == 2
+    assert value(found, "skulk_http_requests_total", **route, status="502") == 1
+
+
+def test_names_that_clients_invent_make_no_series(gateway):
+    with gateway.http() as http:
+        for number in range(10):
+            http.post(PATH, json={**BODY, "model": f"invented-{number}"})
+            http.get(f"/invented-{number}")
+            http.get(f"/v1/models/invented-{number}")
+        wait_for(lambda: 'status="404"} 10.0' in http.get("/metrics").text)
+        text = http.get("/metrics").text
+    assert "invented" not in text
+    assert 'gen_ai_request_model="unknown"' in text
+
+
+def test_state_metrics_are_those_of_the_view_at_the_scrape(serving, gateway):
+    stalled = Condition(ConditionType.STALLED, Status.TRUE, Reason.INVALID_MANIFESTS, "x")
+    labels = {"type": "Stalled", "status": "True", "reason": "InvalidManifests"}
+    runner = {"runner": "a" * 16, "deployment": "chat", "state": "ready"}
+    with gateway.http() as http:
+        serving.publish(conditions=(stalled,))
+        found = samples(http)
+        assert value(found, "skulk_condition", kind="node", name="one", **labels) == 1
+        assert value(found, "skulk_applied_commit_info", node="one", commit=COMMIT) == 1
+        assert value(found, "skulk_runner_state", **runner) == 1
+        placement = {"model": "tiny", "deployment": "chat", "placement": "a" * 16}
+        assert value(found, "skulk_requests_running", **placement) == 1
+        assert value(found, "skulk_requests_waiting", **placement) == 2
+        assert value(found, "skulk_node_ready") == 1
+        serving.publish(conditions=(), resources={})
+        found = samples(http)
+        assert value(found, "skulk_condition", kind="node", name="one", **labels) is None
+        assert value(found, "skulk_runner_state", **runner) is None
+
+
+def test_every_app_counts_for_itself(serving, listen):
+    first, second = listen(serving), listen(serving)
+    with first.http() as one, second.http() as two:
+        one.post(PATH, json=BODY)
+        wait_for(lambda: "completions" in one.get("/metrics").text)
+        assert "completions" not in two.get("/metrics").text
+
+
+def test_a_finished_request_is_logged_once_without_its_content(serving, listen):
+    serving.script = says("a secret answer", "!")
+    with capture_logs() as logs:
+        gateway = listen(serving)
+        with gateway.http() as http:
+            http.post(PATH, json=BODY, headers={"X-Request-Id": "r-9"})
+        gateway.close()
+    [entry] = [entry for entry in logs if entry.get("request_id") == "r-9"]
+    assert entry["event"] == "request_finished"
+    assert (entry["model"], entry["status"], entry["finish"]) == ("tiny", 200, "stop")
+    assert (entry["prompt_tokens"], entry["completion_tokens"]) == (3, 2)
+    assert entry["ttft_seconds"] >= 0
+    assert "secret" not in json.dumps(logs, default=str)
+
+
+def test_a_client_that_left_is_logged_as_gone(serving, listen):
+    serving.script = says_then_waits("a", gate=Gate())
+    with capture_logs() as logs:
+        gateway = listen(serving)
+        with gateway.http() as http, http.stream("POST", PATH, json={**BODY, "stream": True}) as reply:
+            next(reply.iter_lines())
+        serving.generations[0].why_cancelled()
+        gateway.close()
+    [entry] = [entry for entry in logs if entry["event"] == "request_finished"]
+    assert entry["error"] == "client_gone"
+
+
+def test_a_crash_is_logged_with_its_place_and_without_local_variables(serving, listen):
+    serving.refusal = KeyError("a bug")
+    with capture_logs() as logs:
+        gateway = listen(serving)
+        with gateway.http() as http:
+            http.post(PATH, json=BODY, headers={"X-Request-Id": "r-7"})
+        gateway.close()
+    [crash] = [entry for entry in logs if entry["event"] == "request_crashed"]
+    assert crash["request_id"] == "r-7"
+    assert "KeyError: 'a bug'" in crash["exception"]
+    assert "secret" not in json.dumps(logs, default=str)
