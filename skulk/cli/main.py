@@ -1,0 +1,112 @@
+"""The `skulk` command: the list of verbs, put together. What each does is in `verbs`, how it ends in `group`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from skulk.cli.group import Skulk
+from skulk.cli.options import examples
+from skulk.cli.verbs import (
+    card,
+    describe,
+    doctor,
+    events,
+    explain,
+    get,
+    init,
+    logs,
+    node,
+    reconcile,
+    run,
+    schema,
+    validate,
+    version,
+    wait,
+    why,
+)
+
+Verb = tuple[str, Callable[..., None], tuple[str, ...]]
+
+_HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+# In the order in which a newcomer meets them.
+VERBS: tuple[Verb, ...] = (
+    ("init", init.init, init.EXAMPLES),
+    ("validate", validate.validate, validate.EXAMPLES),
+    ("get", get.get, get.EXAMPLES),
+    ("describe", describe.describe, describe.EXAMPLES),
+    ("why", why.why, why.EXAMPLES),
+    ("explain", explain.explain, explain.EXAMPLES),
+    ("wait", wait.wait, wait.EXAMPLES),
+    ("run", run.run, run.EXAMPLES),
+    ("logs", logs.logs, logs.EXAMPLES),
+    ("events", events.events, events.EXAMPLES),
+    ("reconcile", reconcile.reconcile, reconcile.EXAMPLES),
+    ("schema", schema.schema, schema.EXAMPLES),
+    ("doctor", doctor.doctor, doctor.EXAMPLES),
+    ("version", version.version, version.EXAMPLES),
+)
+GROUPS: tuple[tuple[str, str, tuple[Verb, ...]], ...] = (
+    (
+        "node",
+        "Run or stop the daemon of this machine, or measure the machine.",
+        (
+            ("run", node.run, node.RUN_EXAMPLES),
+            ("stop", node.stop, node.STOP_EXAMPLES),
+            ("probe", node.probe, node.PROBE_EXAMPLES),
+        ),
+    ),
+    ("card", "Model cards: what a model is.", (("import", card.import_card, card.EXAMPLES),)),
+)
+
+
+def _application() -> typer.Typer:
+    # No rich markup: help reads the same in a terminal, in a pipe and in docs/reference/cli.md.
+    application = typer.Typer(
+        cls=Skulk,
+        name="skulk",
+        help="A git repository of YAML becomes a running AI-inference fleet.",
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings=dict(_HELP_OPTIONS),
+    )
+    _add(application, VERBS)
+    for name, help_, verbs in GROUPS:
+        group = typer.Typer(
+            help=help_, rich_markup_mode=None, no_args_is_help=True, context_settings=dict(_HELP_OPTIONS)
+        )
+        _add(group, verbs)
+        application.add_typer(group, name=name)
+    return application
+
+
+def _add(group: typer.Typer, verbs: tuple[Verb, ...]) -> None:
+    for name, function, lines in verbs:
+        assert function.__doc__
+        group.command(
+            name,
+            # given, because the one that typer derives is cut to 45 characters
+            short_help=function.__doc__.splitlines()[0].partition(". ")[0].rstrip("."),
+            epilog=examples(*lines),
+            context_settings=dict(_HELP_OPTIONS),
+        )(function)
+
+
+app = _application()
+
+
+def main() -> None:
+    """Entry point. Ends the process with an exit code of `skulk.cli.exits`."""
+    # Models answer in any script, and a terminal or pipe of another encoding must not end in a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app(prog_name="skulk")
+
+
+if __name__ == "__main__":
+    main()
