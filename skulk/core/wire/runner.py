@@ -20,22 +20,21 @@ This module does no I/O; engine processes import it, so it needs the standard li
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from skulk.core.domain.ids import BootId, NodeName, RequestId
-from skulk.core.domain.requests import (
-    Accepted,
-    Finish,
-    GenerationRequest,
-    Message,
-    Owner,
-    RunnerRefusal,
-    Sampling,
-    Tokens,
+from skulk.core.domain.requests import Accepted, GenerationRequest, Owner, RunnerRefusal, Tokens
+from skulk.core.wire.fields import Fields
+from skulk.core.wire.requests import (
+    accepted_from_json,
+    accepted_to_json,
+    request_from_json,
+    request_to_json,
+    tokens_from_json,
+    tokens_to_json,
 )
 
 PROTOCOL = 1
@@ -174,8 +173,11 @@ AnyMessage = ToRunner | FromRunner
 
 
 def encode(message: AnyMessage) -> bytes:
-    """One message as bytes. Raises WireError above FRAME_BYTES_MAX."""
-    body = json.dumps(_to_json(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """One message as bytes. Raises WireError above FRAME_BYTES_MAX, or for values that are no JSON (NaN)."""
+    try:
+        body = json.dumps(_to_json(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WireError(f"a {type(message).__name__} cannot be written: {error}") from error
     # A lone surrogate cannot be UTF-8; it is escaped by the dialect long before, but must never break framing.
     data = body.encode("utf-8", "surrogatepass")
     if len(data) > FRAME_BYTES_MAX:
@@ -210,8 +212,9 @@ def decode(data: bytes) -> AnyMessage:
     """The body of one message. Raises WireError."""
     try:
         obj = json.loads(data.decode("utf-8", "surrogatepass"))
-        return _from_json(obj)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return _from_json(Fields(obj))
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        # RecursionError: a body of nothing but brackets; OverflowError: an integer too large for a float.
         raise WireError(f"not a message: {error}") from error
 
 
@@ -231,7 +234,7 @@ def _to_json(message: AnyMessage) -> dict[str, object]:
         case Generate():
             return {
                 "t": "generate",
-                "request": _request_to(message.request),
+                "request": request_to_json(message.request),
                 "owner": {"node": message.owner.node, "boot": message.owner.boot},
             }
         case Cancel():
@@ -274,7 +277,7 @@ def _to_json(message: AnyMessage) -> dict[str, object]:
                 "residentBytes": message.resident_bytes,
             }
         case AcceptedFrame():
-            return {"t": "accepted", "request": message.request, **_accepted_to(message.accepted)}
+            return {"t": "accepted", "request": message.request, **accepted_to_json(message.accepted)}
         case RefusedFrame():
             r = message.refusal
             return {
@@ -286,7 +289,7 @@ def _to_json(message: AnyMessage) -> dict[str, object]:
                 "retriable": r.retriable,
             }
         case Step():
-            return {"t": "step", "entries": [[rid, _tokens_to(tokens)] for rid, tokens in message.entries]}
+            return {"t": "step", "entries": [[rid, tokens_to_json(tokens)] for rid, tokens in message.entries]}
         case Flight():
             return {
                 "t": "flight",
@@ -296,160 +299,18 @@ def _to_json(message: AnyMessage) -> dict[str, object]:
             return {"t": message.type}
 
 
-def _from_json(obj: dict[str, object]) -> AnyMessage:
-    kind = str(obj["t"])
+def _from_json(fields: Fields) -> AnyMessage:
+    kind = fields.text("t")
     parse = _PARSERS.get(kind)
-    return Unknown(kind) if parse is None else parse(_Fields(obj))
+    return Unknown(kind) if parse is None else parse(fields)
 
 
-class _Fields:
-    """Typed reading of a JSON object; a wrong type is a TypeError, a missing required key a KeyError."""
-
-    def __init__(self, obj: object) -> None:
-        if not isinstance(obj, dict):
-            raise TypeError("an object is expected")
-        self._obj = obj
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._obj[key] if default is None else self._obj.get(key, default)
-        if not isinstance(value, str):
-            raise TypeError(f"{key} is not a string")
-        return value
-
-    def text_or_none(self, key: str) -> str | None:
-        value = self._obj.get(key)
-        return None if value is None else self.text(key)
-
-    def whole(self, key: str, default: int | None = None) -> int:
-        value = self._obj[key] if default is None else self._obj.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{key} is not an integer")
-        return value
-
-    def whole_or_none(self, key: str) -> int | None:
-        return None if self._obj.get(key) is None else self.whole(key)
-
-    def number(self, key: str, default: float) -> float:
-        value = self._obj.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise TypeError(f"{key} is not a number")
-        return float(value)
-
-    def flag(self, key: str, default: bool = False) -> bool:
-        value = self._obj.get(key, default)
-        if not isinstance(value, bool):
-            raise TypeError(f"{key} is not a boolean")
-        return value
-
-    def items(self, key: str) -> list[object]:
-        value = self._obj.get(key, [])
-        if not isinstance(value, list):
-            raise TypeError(f"{key} is not a list")
-        return value
-
-    def mapping(self, key: str) -> dict[str, object]:
-        value = self._obj.get(key, {})
-        if not isinstance(value, dict):
-            raise TypeError(f"{key} is not an object")
-        return value
-
-    def counters(self, key: str) -> dict[str, int]:
-        fields = _Fields(self.mapping(key))
-        return {name: fields.whole(name) for name in fields._obj}
-
-    def inner(self, key: str) -> _Fields:
-        return _Fields(self._obj[key])
-
-
-def _request_to(r: GenerationRequest) -> dict[str, object]:
-    return {
-        "id": r.id,
-        "model": r.model,
-        "messages": [{"role": m.role, "content": m.content, "extra": dict(m.extra)} for m in r.messages],
-        "sampling": {
-            # 64-bit seeds exceed what JSON readers in other languages keep: sent as text.
-            "seed": str(r.sampling.seed),
-            "temperature": r.sampling.temperature,
-            "topP": r.sampling.top_p,
-            "topK": r.sampling.top_k,
-            "minP": r.sampling.min_p,
-        },
-        "maxTokens": r.max_tokens,
-        "stop": list(r.stop),
-        "template": dict(r.template),
-        "now": r.now,
-        "deadlineSeconds": r.deadline_seconds,
-    }
-
-
-def _request_from(f: _Fields) -> GenerationRequest:
-    messages = tuple(
-        Message(m.text("role"), m.text("content"), m.mapping("extra"))
-        for m in (_Fields(item) for item in f.items("messages"))
-    )
-    s = f.inner("sampling")
-    return GenerationRequest(
-        id=RequestId(f.text("id")),
-        model=f.text("model"),
-        messages=messages,
-        sampling=Sampling(
-            seed=int(s.text("seed")),
-            temperature=s.number("temperature", 1.0),
-            top_p=s.number("topP", 1.0),
-            top_k=s.whole("topK", 0),
-            min_p=s.number("minP", 0.0),
-        ),
-        max_tokens=f.whole_or_none("maxTokens"),
-        stop=tuple(str(item) for item in f.items("stop")),
-        template=f.mapping("template"),
-        now=f.number("now", 0.0),
-        deadline_seconds=f.number("deadlineSeconds", 600.0),
-    )
-
-
-def _accepted_to(a: Accepted) -> dict[str, object]:
-    return {
-        "promptIds": list(a.prompt_ids),
-        "promptTokens": a.prompt_tokens,
-        "cachedTokens": a.cached_tokens,
-        "inReasoning": a.in_reasoning,
-        "contextLeft": a.context_left,
-    }
-
-
-def _tokens_to(t: Tokens) -> dict[str, object]:
-    obj: dict[str, object] = {"n": t.number, "ids": list(t.ids), "data": base64.b64encode(t.data).decode()}
-    if t.finish is not None:
-        obj["finish"] = t.finish.value
-    if t.error is not None:
-        obj["error"] = t.error
-    return obj
-
-
-def _ids(values: list[object]) -> tuple[int, ...]:
-    for value in values:
-        if not isinstance(value, int):
-            raise TypeError("token ids are integers")
-    return tuple(values)  # type: ignore[arg-type]  # checked just above
-
-
-def _tokens_from(f: _Fields) -> Tokens:
-    finish = f.text_or_none("finish")
-    return Tokens(
-        number=f.whole("n"),
-        ids=_ids(f.items("ids")),
-        data=base64.b64decode(f.text("data", "")),
-        finish=None if finish is None else Finish(finish),
-        error=f.text_or_none("error"),
-    )
-
-
-def _step_from(f: _Fields) -> Step:
+def _step_from(f: Fields) -> Step:
     entries: list[tuple[RequestId, Tokens]] = []
     for item in f.items("entries"):
         if not isinstance(item, list) or len(item) != 2:
             raise TypeError("an entry is [request, tokens]")
-        entries.append((RequestId(str(item[0])), _tokens_from(_Fields(item[1]))))
+        entries.append((RequestId(str(item[0])), tokens_from_json(Fields(item[1]))))
     return Step(tuple(entries))
 
 
@@ -460,12 +321,12 @@ def _record_from(item: object) -> FlightRecord:
     return FlightRecord(float(at), str(phase), str(detail), None if request is None else str(request))
 
 
-_PARSERS: dict[str, Callable[[_Fields], AnyMessage]] = {
+_PARSERS: dict[str, Callable[[Fields], AnyMessage]] = {
     "attach": lambda f: Attach(
         NodeName(f.text("node")), BootId(f.text("boot")), f.whole("protocol"), f.counters("resume")
     ),
     "generate": lambda f: Generate(
-        _request_from(f.inner("request")),
+        request_from_json(f.inner("request")),
         Owner(NodeName(f.inner("owner").text("node")), BootId(f.inner("owner").text("boot"))),
     ),
     "cancel": lambda f: Cancel(RequestId(f.text("request")), f.text("reason", "")),
@@ -483,9 +344,7 @@ _PARSERS: dict[str, Callable[[_Fields], AnyMessage]] = {
         skulk_version=f.text("skulkVersion", ""),
         open=f.counters("open"),
     ),
-    "report": lambda f: Report(
-        f.text("phase"), f.text("detail", ""), f.number("share", 0.0), f.text_or_none("code")
-    ),
+    "report": lambda f: Report(f.text("phase"), f.text("detail", ""), f.number("share", 0.0), f.text_or_none("code")),
     "heartbeat": lambda f: Heartbeat(
         f.text("phase"),
         f.whole("progress"),
@@ -493,16 +352,7 @@ _PARSERS: dict[str, Callable[[_Fields], AnyMessage]] = {
         f.whole("waiting"),
         f.whole_or_none("residentBytes"),
     ),
-    "accepted": lambda f: AcceptedFrame(
-        RequestId(f.text("request")),
-        Accepted(
-            _ids(f.items("promptIds")),
-            f.whole("promptTokens"),
-            f.whole("cachedTokens", 0),
-            f.flag("inReasoning"),
-            f.whole("contextLeft"),
-        ),
-    ),
+    "accepted": lambda f: AcceptedFrame(RequestId(f.text("request")), accepted_from_json(f)),
     "refused": lambda f: RefusedFrame(
         RequestId(f.text("request")),
         RunnerRefusal(f.text("code"), f.text("message"), f.whole("status"), f.flag("retriable")),

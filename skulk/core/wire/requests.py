@@ -1,0 +1,105 @@
+"""JSON shapes of a request and of what comes back, shared by every protocol that carries them.
+
+Framing and message types live with each protocol (`skulk.core.wire.runner`).
+"""
+
+from __future__ import annotations
+
+import base64
+
+from skulk.core.domain.ids import RequestId
+from skulk.core.domain.requests import (
+    Accepted,
+    Finish,
+    GenerationRequest,
+    Message,
+    Sampling,
+    Tokens,
+)
+from skulk.core.wire.fields import Fields
+
+
+def request_to_json(r: GenerationRequest) -> dict[str, object]:
+    return {
+        "id": r.id,
+        "model": r.model,
+        "messages": [{"role": m.role, "content": m.content, "extra": dict(m.extra)} for m in r.messages],
+        "sampling": {
+            # 64-bit seeds exceed what JSON readers in other languages keep: sent as text.
+            "seed": str(r.sampling.seed),
+            "temperature": r.sampling.temperature,
+            "topP": r.sampling.top_p,
+            "topK": r.sampling.top_k,
+            "minP": r.sampling.min_p,
+        },
+        "maxTokens": r.max_tokens,
+        "stop": list(r.stop),
+        "template": dict(r.template),
+        "now": r.now,
+        "deadlineSeconds": r.deadline_seconds,
+    }
+
+
+def request_from_json(f: Fields) -> GenerationRequest:
+    messages = tuple(
+        Message(m.text("role"), m.text("content"), m.mapping("extra"))
+        for m in (Fields(item) for item in f.items("messages"))
+    )
+    s = f.inner("sampling")
+    return GenerationRequest(
+        id=RequestId(f.text("id")),
+        model=f.text("model"),
+        messages=messages,
+        sampling=Sampling(
+            seed=int(s.text("seed")),
+            temperature=s.number("temperature", 1.0),
+            top_p=s.number("topP", 1.0),
+            top_k=s.whole("topK", 0),
+            min_p=s.number("minP", 0.0),
+        ),
+        max_tokens=f.whole_or_none("maxTokens"),
+        stop=tuple(str(item) for item in f.items("stop")),
+        template=f.mapping("template"),
+        now=f.number("now", 0.0),
+        deadline_seconds=f.number("deadlineSeconds", 600.0),
+    )
+
+
+def accepted_to_json(a: Accepted) -> dict[str, object]:
+    return {
+        "promptIds": list(a.prompt_ids),
+        "promptTokens": a.prompt_tokens,
+        "cachedTokens": a.cached_tokens,
+        "inReasoning": a.in_reasoning,
+        "contextLeft": a.context_left,
+    }
+
+
+def accepted_from_json(f: Fields) -> Accepted:
+    return Accepted(
+        prompt_ids=f.ids("promptIds"),
+        prompt_tokens=f.whole("promptTokens"),
+        cached_tokens=f.whole("cachedTokens", 0),
+        in_reasoning=f.flag("inReasoning"),
+        context_left=f.whole("contextLeft"),
+    )
+
+
+def tokens_to_json(t: Tokens) -> dict[str, object]:
+    obj: dict[str, object] = {"n": t.number, "ids": list(t.ids), "data": base64.b64encode(t.data).decode()}
+    if t.finish is not None:
+        obj["finish"] = t.finish.value
+    if t.error is not None:
+        obj["error"] = t.error
+    return obj
+
+
+def tokens_from_json(f: Fields) -> Tokens:
+    finish = f.text_or_none("finish")
+    return Tokens(
+        number=f.whole("n"),
+        ids=f.ids("ids"),
+        data=base64.b64decode(f.text("data", ""), validate=True),
+        finish=None if finish is None else Finish(finish),
+        error=f.text_or_none("error"),
+    )

@@ -1,0 +1,89 @@
+"""What a runner needs of an engine: load, render, start, step, cancel. The shape is that of a batch.
+
+An engine knows token ids and nothing of sockets, queues, frames or parsing; it is called by one thread only.
+It ends a sequence by EOS ids and by its token budget, never by text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from skulk.core.domain.ids import RequestId
+from skulk.core.domain.requests import Finish, GenerationRequest, Sampling
+from skulk.core.errors import Terminal
+
+LoadProgress = Callable[[float], None]
+"""Called with the share (0…1) of the model that is in memory."""
+WarmUpProgress = Callable[[], None]
+"""Called whenever warm-up got further: silence longer than the deadline counts as a wedge."""
+
+
+class EngineFailure(Terminal):
+    """The engine cannot go on at all: broken environment, unusable model, not enough memory. The process ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered request: token ids, and whether the text ends inside an open reasoning block."""
+
+    ids: tuple[int, ...]
+    in_reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One sequence to generate: at most `max_tokens` (≥ 1) tokens after a prompt of at least one id."""
+
+    request: RequestId
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """What one step gave one sequence: new token ids and their raw bytes. An EOS id is in neither."""
+
+    request: RequestId
+    ids: tuple[int, ...]
+    data: bytes
+    finish: Finish | None = None
+
+
+class Engine(Protocol):
+    """Called by the engine thread only, `load` first. Any other exception than the ones named is a failed step."""
+
+    version: str
+    """Empty until `load` has found it."""
+    slots: int
+    """How many sequences the engine runs at once, at most what the launch allows."""
+
+    def load(self, progress: LoadProgress) -> None:
+        """Bring the model into memory. Raises EngineFailure or MemoryError."""
+        ...
+
+    def warm_up(self, progress: WarmUpProgress) -> None:
+        """Generate at least one token, so that whatever is compiled lazily is compiled now."""
+        ...
+
+    def render(self, request: GenerationRequest) -> Prompt:
+        """Chat template and tokeniser. Raises RequestError (400) when the request cannot be rendered."""
+        ...
+
+    def start(self, job: Job) -> None:
+        """Take a sequence in; cheap, all work happens in `step`. At most `slots` at a time."""
+        ...
+
+    def step(self) -> tuple[Emission, ...]:
+        """Advance every running sequence by one step: a chunk of prompt, or a token or more each."""
+        ...
+
+    def cancel(self, request: RequestId) -> None:
+        """Drop a sequence and what it holds; unknown ones are ignored."""
+        ...
+
+    def memory_bytes(self) -> int | None:
+        """Memory that the engine's own allocator holds now, when it can tell."""
+        ...

@@ -1,0 +1,1 @@
+"""The engine `mlx`: mlx-lm models on Apple GPUs and on CPUs."""

@@ -1,0 +1,105 @@
+"""Who may start, who waits, who is refused: the runner's bounded queue as a value. Pure; time is an argument.
+
+A request is *waiting* until a slot is free and *running* until the engine has let go of it. Only running requests
+have been accepted, so a waiting one can still be refused with a proper status.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from skulk.core.domain.ids import RequestId
+from skulk.core.domain.requests import GenerationRequest, Owner, RunnerRefusal
+from skulk.core.domain.runners import RunnerReport
+from skulk.core.errors import REQ_CANCELLED, REQ_DEADLINE, REQ_DRAINING, REQ_NOT_READY, REQ_QUEUE_FULL
+
+UNAVAILABLE = 503
+GATEWAY_TIMEOUT = 504
+CLIENT_CLOSED = 499
+"""Not in the HTTP standard; what proxies log for a client that left. It reaches nobody but logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queued request. `deadline` is on the runner's monotonic clock, seconds."""
+
+    request: GenerationRequest
+    owner: Owner
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """`slots` run at once, at most `queue_max` more wait, first come first served."""
+
+    slots: int
+    queue_max: int
+    waiting: tuple[Waiting, ...] = ()
+    running: frozenset[RequestId] = frozenset()
+
+    def holds(self, request: RequestId) -> bool:
+        return request in self.running or any(w.request.id == request for w in self.waiting)
+
+    def offer(
+        self, request: GenerationRequest, owner: Owner, phase: RunnerReport, now: float
+    ) -> tuple[Queue, RunnerRefusal | None]:
+        """Queue a request, or say why not. `now`: monotonic seconds."""
+        if phase is RunnerReport.DRAINING:
+            return self, draining()
+        if phase is not RunnerReport.READY:
+            return self, RunnerRefusal(
+                REQ_NOT_READY.id, f"the replica is {phase.value}, not ready", UNAVAILABLE, retriable=True
+            )
+        if len(self.running) + len(self.waiting) >= self.slots + self.queue_max:
+            return self, RunnerRefusal(
+                REQ_QUEUE_FULL.id,
+                f"{len(self.running)} requests run and {len(self.waiting)} wait, the limit is"
+                f" {self.slots} and {self.queue_max}",
+                UNAVAILABLE,
+                retriable=True,
+            )
+        return replace(self, waiting=(*self.waiting, Waiting(request, owner, now + request.deadline_seconds))), None
+
+    def admit(self) -> tuple[Queue, tuple[Waiting, ...]]:
+        """Move as many as there are free slots from waiting to running, oldest first."""
+        free = max(0, self.slots - len(self.running))
+        starting = self.waiting[:free]
+        running = self.running | {w.request.id for w in starting}
+        return replace(self, waiting=self.waiting[free:], running=running), starting
+
+    def release(self, request: RequestId) -> Queue:
+        """The engine has let go of a running request."""
+        return replace(self, running=self.running - {request})
+
+    def expire(self, now: float) -> tuple[Queue, tuple[Waiting, ...]]:
+        """Take out those that waited past their deadline."""
+        late = tuple(w for w in self.waiting if w.deadline <= now)
+        return self._without(late), late
+
+    def withdraw(self, request: RequestId) -> tuple[Queue, tuple[Waiting, ...]]:
+        """Take out a waiting request; empty when it does not wait."""
+        found = tuple(w for w in self.waiting if w.request.id == request)
+        return self._without(found), found
+
+    def empty(self) -> tuple[Queue, tuple[Waiting, ...]]:
+        """Take out everything that waits."""
+        return replace(self, waiting=()), self.waiting
+
+    def _without(self, gone: tuple[Waiting, ...]) -> Queue:
+        return replace(self, waiting=tuple(w for w in self.waiting if w not in gone)) if gone else self
+
+
+def draining() -> RunnerRefusal:
+    return RunnerRefusal(REQ_DRAINING.id, "the replica is draining", UNAVAILABLE, retriable=True)
+
+
+def too_late(waiting: Waiting) -> RunnerRefusal:
+    return RunnerRefusal(
+        REQ_DEADLINE.id,
+        f"the request waited in the queue for its whole deadline of {waiting.request.deadline_seconds:g} s",
+        GATEWAY_TIMEOUT,
+    )
+
+
+def cancelled(reason: str) -> RunnerRefusal:
+    return RunnerRefusal(REQ_CANCELLED.id, f"cancelled while queued: {reason}", CLIENT_CLOSED)

@@ -1,0 +1,263 @@
+"""The engine thread: the only one that touches the engine. Takes orders, reports events, knows no socket.
+
+Between two steps it looks at its orders, so a cancel takes effect within one step. Every request that is begun
+gets exactly one `Released` at the end, whatever happened to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skulk.core.domain.ids import RequestId
+from skulk.core.domain.requests import Accepted, GenerationRequest, RunnerRefusal
+from skulk.core.domain.runners import RunnerReport
+from skulk.core.errors import (
+    ENG_GENERATE,
+    ENG_MODEL,
+    RUN_MEMORY,
+    ErrorCode,
+    RequestError,
+    SkulkError,
+)
+from skulk.engines.admission import accepted, budget
+from skulk.engines.engine import Emission, Engine, Job
+from skulk.engines.flight import FlightRecorder, Phase
+from skulk.engines.watchdog import Activity, Pulse
+
+log = logging.getLogger(__name__)
+
+FAILED_STEPS_MAX = 3
+"""One failed step may be one request's fault. Three in a row without a token between are the engine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    request: GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    request: RequestId
+
+
+Order = Begin | Drop
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    phase: RunnerReport
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    request: RequestId
+    accepted: Accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    request: RequestId
+    refusal: RunnerRefusal
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    emissions: tuple[Emission, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """The requests that were running when a step failed; none of them goes on."""
+
+    requests: tuple[RequestId, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The engine holds nothing of the request any longer: its slot is free."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The engine thread has ended: the process has to."""
+
+    code: ErrorCode
+    message: str
+
+
+WorkerEvent = PhaseChanged | Took | Declined | Stepped | StepFailed | Released | Broken
+
+
+class EngineGaveUp(SkulkError):
+    """Too many steps in a row failed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ENG_GENERATE, message)
+
+
+class Worker(threading.Thread):
+    """`report` is called in this thread and must only hand the event over."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        context_tokens: int,
+        pulse: Pulse,
+        flight: FlightRecorder,
+        report: Callable[[WorkerEvent], None],
+    ) -> None:
+        super().__init__(name="engine", daemon=True)
+        self._engine = engine
+        self._context_tokens = context_tokens
+        self._pulse = pulse
+        self._flight = flight
+        self._report = report
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._running: list[RequestId] = []
+        self._decoding: set[RequestId] = set()
+        self._failed_steps = 0
+
+    def order(self, order: Order) -> None:
+        """Hand over an order; safe from any thread."""
+        self._orders.put(order)
+
+    def run(self) -> None:
+        """Load, warm up, then work until the process ends. The last event is `Broken`, if there is one."""
+        try:
+            self._bring_up()
+            while True:
+                self._take_orders()
+                if self._running:
+                    self._step()
+        except MemoryError as error:
+            self._broken(RUN_MEMORY, f"not enough memory: {error or 'allocation failed'}")
+        except SkulkError as error:
+            self._broken(error.code, error.message)
+        except BaseException as error:  # noqa: BLE001  # whatever an engine raises ends in last words, never in silence
+            code = ENG_GENERATE if self._pulse.activity is Activity.STEPPING else ENG_MODEL
+            self._broken(code, f"{type(error).__name__}: {error}")
+
+    def _bring_up(self) -> None:
+        self._flight.note(Phase.LOAD_MODEL)
+        self._pulse.beat(Activity.LOADING)
+        self._report(PhaseChanged(RunnerReport.LOADING))
+        self._engine.load(self._loaded)
+        self._flight.note(Phase.WARMUP)
+        self._pulse.beat(Activity.WARMING)
+        self._report(PhaseChanged(RunnerReport.WARMING))
+        self._engine.warm_up(lambda: self._pulse.beat(Activity.WARMING))
+        self._rest()
+        self._report(PhaseChanged(RunnerReport.READY))
+        self._flight.note(Phase.IDLE)
+
+    def _loaded(self, share: float) -> None:
+        self._pulse.beat(Activity.LOADING)
+        self._report(PhaseChanged(RunnerReport.LOADING, share))
+
+    def _rest(self) -> None:
+        self._pulse.memory_bytes = self._engine.memory_bytes()
+        self._pulse.beat(Activity.IDLE)
+
+    def _take_orders(self) -> None:
+        order: Order | None = None if self._running else self._orders.get()
+        while True:
+            if order is None:
+                try:
+                    order = self._orders.get_nowait()
+                except queue.Empty:
+                    return
+            match order:
+                case Begin(request):
+                    self._begin(request)
+                case Drop(request_id):
+                    self._drop(request_id)
+            order = None
+
+    def _begin(self, request: GenerationRequest) -> None:
+        self._flight.note(Phase.PROMPT_BUILD, request=request.id)
+        self._pulse.beat(Activity.STEPPING)
+        try:
+            prompt = self._engine.render(request)
+            max_tokens = budget(prompt, request.max_tokens, self._context_tokens)
+            self._engine.start(Job(request.id, prompt.ids, request.sampling, max_tokens))
+        except RequestError as error:
+            self._decline(request.id, RunnerRefusal(error.code.id, error.message, error.status))
+        except Exception as error:
+            log.exception("request %s could not be started", request.id)
+            refusal = RunnerRefusal(ENG_GENERATE.id, f"{type(error).__name__} while rendering: {error}", 500)
+            self._engine.cancel(request.id)
+            self._decline(request.id, refusal)
+        else:
+            self._running.append(request.id)
+            self._report(Took(request.id, accepted(prompt, self._context_tokens)))
+            self._flight.note(Phase.PREFILL_STREAM, f"{len(prompt.ids)} tokens", request.id)
+        if not self._running:
+            self._rest()
+
+    def _decline(self, request: RequestId, refusal: RunnerRefusal) -> None:
+        self._flight.note(Phase.ERROR, refusal.code, request)
+        self._report(Declined(request, refusal))
+        self._report(Released(request))
+
+    def _drop(self, request: RequestId) -> None:
+        if request not in self._running:
+            return
+        self._flight.note(Phase.CANCEL_OBSERVED, request=request)
+        self._engine.cancel(request)
+        self._release(request)
+
+    def _step(self) -> None:
+        try:
+            emissions = self._engine.step()
+        except MemoryError:
+            raise
+        except Exception as error:
+            log.exception("a step failed")
+            self._fail_step(error)
+            return
+        self._failed_steps = 0
+        self._pulse.steps += 1
+        self._pulse.memory_bytes = self._engine.memory_bytes()
+        self._pulse.beat(Activity.STEPPING)
+        if emissions:
+            self._report(Stepped(emissions))
+        for emission in emissions:
+            if emission.request not in self._decoding and emission.finish is None:
+                self._decoding.add(emission.request)
+                self._flight.note(Phase.DECODE_STREAM, request=emission.request)
+            if emission.finish is not None:
+                self._flight.note(Phase.COMPLETION, emission.finish.value, emission.request)
+                self._release(emission.request)
+
+    def _fail_step(self, error: Exception) -> None:
+        message = f"{type(error).__name__}: {error}"
+        failed = tuple(self._running)
+        self._report(StepFailed(failed, message))
+        for request in failed:
+            self._flight.note(Phase.ERROR, type(error).__name__, request)
+            self._engine.cancel(request)
+            self._release(request)
+        self._failed_steps += 1
+        if self._failed_steps >= FAILED_STEPS_MAX:
+            raise EngineGaveUp(f"{FAILED_STEPS_MAX} steps in a row failed, the last with {message}")
+
+    def _release(self, request: RequestId) -> None:
+        self._running.remove(request)
+        self._decoding.discard(request)
+        if not self._running:
+            self._rest()
+        self._report(Released(request))
+
+    def _broken(self, code: ErrorCode, message: str) -> None:
+        log.exception("the engine ended: %s %s", code.id, message)
+        self._pulse.activity = Activity.IDLE  # the process ends by this error, not by the watchdog
+        self._flight.note(Phase.ERROR, code.id)
+        self._report(Broken(code, message))
