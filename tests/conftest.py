@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # One thread per process: tests share two cores, and spinning OpenMP threads would starve each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Log lines are not output of a test; what is logged is tested with structlog's own capture.
+structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -28,3 +32,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def cache_dir() -> Path:
     """Where slow things are kept between runs, outside the checkout; rebuilt when missing."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skulk"
+
+
+@pytest.fixture(scope="session")
+def engines_dir() -> Path:
+    """A directory with a working `mlx` environment: found in the cache, or installed there now."""
+    from skulk.adapters.engine_envs import ensure
+    from skulk.core.errors import SkulkError
+
+    path = cache_dir() / "engines"
+    try:
+        ensure("mlx", path)
+    except SkulkError as error:
+        pytest.skip(f"no mlx environment: {error}")
+    return path

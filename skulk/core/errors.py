@@ -115,13 +115,9 @@ class RetriableRefusal(RequestError):
 
 
 # --- node configuration -------------------------------------------------------------------------------------
-CFG_INVALID = code(
-    "SK-CFG-001", "node.toml is invalid", "correct the named key; docs/reference/node-toml.md lists all"
-)
+CFG_INVALID = code("SK-CFG-001", "node.toml is invalid", "correct the named key; docs/reference/node-toml.md lists all")
 CFG_MISSING = code("SK-CFG-002", "node.toml is missing", "write it, or pass --config FILE")
-CFG_PORT_TAKEN = code(
-    "SK-CFG-003", "a port is already in use", "stop the other program or choose another port"
-)
+CFG_PORT_TAKEN = code("SK-CFG-003", "a port is already in use", "stop the other program or choose another port")
 CFG_EXPOSED = code(
     "SK-CFG-004",
     "the gateway would listen beyond loopback without keys",
@@ -132,20 +128,12 @@ CFG_STATE_LOCKED = code(
 )
 
 # --- source -------------------------------------------------------------------------------------------------
-SRC_UNREACHABLE = code(
-    "SK-SRC-001", "the source cannot be reached", "check the URL, the network and the credentials"
-)
-SRC_NO_BRANCH = code(
-    "SK-SRC-002", "the branch does not exist at the source", "push it, or correct source.branch"
-)
+SRC_UNREACHABLE = code("SK-SRC-001", "the source cannot be reached", "check the URL, the network and the credentials")
+SRC_NO_BRANCH = code("SK-SRC-002", "the branch does not exist at the source", "push it, or correct source.branch")
 SRC_EMPTY = code("SK-SRC-003", "the source has no commit yet", "commit and push the manifests")
 SRC_NO_PATH = code("SK-SRC-004", "the path does not exist in the commit", "correct source.path in node.toml")
-SRC_UNSIGNED = code(
-    "SK-SRC-005", "the commit has no trusted signature", "sign it with a key of the allowed signers"
-)
-SRC_ANCESTOR = code(
-    "SK-SRC-006", "the commit is older than the accepted one", "revert instead of going backwards"
-)
+SRC_UNSIGNED = code("SK-SRC-005", "the commit has no trusted signature", "sign it with a key of the allowed signers")
+SRC_ANCESTOR = code("SK-SRC-006", "the commit is older than the accepted one", "revert instead of going backwards")
 SRC_FORCED = code(
     "SK-SRC-007",
     "history was rewritten: the accepted commit is not an ancestor",
@@ -157,12 +145,8 @@ SRC_PRUNE = code(
     "list the removed names in Fleet.spec.prune.allowRemoval of that commit",
 )
 SRC_NAMESPACE = code("SK-SRC-009", "the Fleet's namespace differs from node.toml's", "make the two equal")
-SRC_INVALID = code(
-    "SK-SRC-010", "the commit's manifests are invalid", "run `skulk validate` and correct them"
-)
-SRC_TIMEOUT = code(
-    "SK-SRC-011", "git did not answer in time", "check the network; it is tried again with backoff"
-)
+SRC_INVALID = code("SK-SRC-010", "the commit's manifests are invalid", "run `skulk validate` and correct them")
+SRC_TIMEOUT = code("SK-SRC-011", "git did not answer in time", "check the network; it is tried again with backoff")
 SRC_CORRUPT = code("SK-SRC-012", "the local mirror is damaged", "it is made anew by itself; check the disk")
 SRC_AUTH = code(
     "SK-SRC-013",
@@ -172,20 +156,14 @@ SRC_AUTH = code(
 SRC_DISK = code("SK-SRC-014", "the local mirror cannot be written", "free space on the state directory's disk")
 
 # --- weights ------------------------------------------------------------------------------------------------
-WGT_NO_ROOT = code(
-    "SK-WGT-001", "no model root holds the card's source", "put the files under a modelRoots directory"
-)
+WGT_NO_ROOT = code("SK-WGT-001", "no model root holds the card's source", "put the files under a modelRoots directory")
 WGT_MISSING = code("SK-WGT-002", "a file of the card is missing", "restore the file under the model root")
 WGT_SIZE = code("SK-WGT-003", "a file's size differs from the card", "restore the file, or correct the card")
-WGT_DIGEST = code(
-    "SK-WGT-004", "a file's sha256 differs from the card", "restore the file, or correct the card"
-)
+WGT_DIGEST = code("SK-WGT-004", "a file's sha256 differs from the card", "restore the file, or correct the card")
 WGT_NO_SPACE = code(
     "SK-WGT-005", "not enough disk space for the files", "free space, or raise nothing below reserve.disk"
 )
-WGT_ESCAPE = code(
-    "SK-WGT-006", "a path leaves its model root", "use a plain relative path, no links out of the root"
-)
+WGT_ESCAPE = code("SK-WGT-006", "a path leaves its model root", "use a plain relative path, no links out of the root")
 WGT_LFS_POINTER = code(
     "SK-WGT-007", "a file is a git-lfs pointer, not the content", "run `git lfs pull` in the model root"
 )
@@ -193,19 +171,11 @@ WGT_IO = code("SK-WGT-008", "a file could not be read or written", "check permis
 
 # --- runners and engines ------------------------------------------------------------------------------------
 RUN_EXITED = code("SK-RUN-001", "the runner exited", "read its log: `skulk logs PLACEMENT`")
-RUN_NO_HELLO = code(
-    "SK-RUN-002", "the runner did not answer its socket in time", "it is restarted; read its log"
-)
+RUN_NO_HELLO = code("SK-RUN-002", "the runner did not answer its socket in time", "it is restarted; read its log")
 RUN_HEARTBEAT = code("SK-RUN-003", "the runner stopped sending heartbeats", "it is restarted; read its log")
-RUN_LOAD_DEADLINE = code(
-    "SK-RUN-004", "loading took longer than its deadline", "check the disk and the card's size"
-)
-RUN_WEDGED = code(
-    "SK-RUN-005", "the runner made no progress", "change the inputs or `skulk reconcile NAME --reset`"
-)
-RUN_BREAKER = code(
-    "SK-RUN-006", "the runner failed too often", "change the inputs or `skulk reconcile NAME --reset`"
-)
+RUN_LOAD_DEADLINE = code("SK-RUN-004", "loading took longer than its deadline", "check the disk and the card's size")
+RUN_WEDGED = code("SK-RUN-005", "the runner made no progress", "change the inputs or `skulk reconcile NAME --reset`")
+RUN_BREAKER = code("SK-RUN-006", "the runner failed too often", "change the inputs or `skulk reconcile NAME --reset`")
 RUN_MEMORY = code(
     "SK-RUN-007", "the model does not fit the memory that is free now", "stop something, or reduce context"
 )
@@ -214,13 +184,9 @@ RUN_PROTOCOL = code("SK-RUN-009", "the runner spoke another protocol", "it is re
 RUN_START = code(
     "SK-RUN-010", "the runner process could not be started", "check the engine environment: `skulk doctor`"
 )
-ENG_MISSING = code(
-    "SK-ENG-001", "no environment of this engine is installed", "run `skulk doctor` for the command"
-)
+ENG_MISSING = code("SK-ENG-001", "no environment of this engine is installed", "run `skulk doctor` for the command")
 ENG_BROKEN = code("SK-ENG-002", "the engine environment does not work", "remove it and install it again")
-ENG_MODEL = code(
-    "SK-ENG-003", "the engine cannot load the model", "read the runner's log: `skulk logs PLACEMENT`"
-)
+ENG_MODEL = code("SK-ENG-003", "the engine cannot load the model", "read the runner's log: `skulk logs PLACEMENT`")
 ENG_GENERATE = code(
     "SK-ENG-004", "generation failed inside the engine", "read the runner's log: `skulk logs PLACEMENT`"
 )
@@ -237,9 +203,7 @@ REQ_UNSUPPORTED = code(
 )
 REQ_MODEL = code("SK-REQ-003", "the model is not served by this fleet", "use one of the listed models")
 REQ_NOT_READY = code("SK-REQ-004", "no replica of the model is ready", "try again after Retry-After seconds")
-REQ_CONTEXT = code(
-    "SK-REQ-005", "the request does not fit the context", "shorten the prompt or lower max_tokens"
-)
+REQ_CONTEXT = code("SK-REQ-005", "the request does not fit the context", "shorten the prompt or lower max_tokens")
 REQ_QUEUE_FULL = code("SK-REQ-006", "the queue of the model is full", "try again after Retry-After seconds")
 REQ_DEADLINE = code("SK-REQ-007", "the request's deadline passed", "raise the deadline, or add replicas")
 REQ_TOO_LARGE = code("SK-REQ-008", "the request body is too large", "send less")
@@ -259,14 +223,10 @@ REQ_ORIGIN = code(
 
 # --- command line -------------------------------------------------------------------------------------------
 CLI_USAGE = code("SK-CLI-001", "the command line is wrong", "see --help")
-CLI_UNREACHABLE = code(
-    "SK-CLI-002", "the node cannot be reached", "start it with `skulk node run`, or pass --url"
-)
+CLI_UNREACHABLE = code("SK-CLI-002", "the node cannot be reached", "start it with `skulk node run`, or pass --url")
 CLI_TIMEOUT = code("SK-CLI-003", "waiting ran out of time", "see `skulk why NAME`")
 CLI_EXISTS = code("SK-CLI-004", "the target exists", "choose another directory, or empty this one")
-CLI_ANSWER = code(
-    "SK-CLI-005", "what answered is not a Skulk node", "check --url: another program may listen there"
-)
+CLI_ANSWER = code("SK-CLI-005", "what answered is not a Skulk node", "check --url: another program may listen there")
 CLI_REQUEST = code("SK-CLI-006", "the node refused or failed the request", "see `skulk why NAME` and `skulk logs NAME`")
 CLI_DRIFT = code("SK-CLI-007", "generated files differ from what this version generates", "run `skulk schema`")
 CLI_FINDINGS = code("SK-CLI-008", "something on this machine is not as it should be", "apply the fix of each finding")

@@ -26,7 +26,7 @@ OPENAPI_PATH = "/api/openapi.json"
 
 
 def create_app(serving: Serving, settings: GatewaySettings) -> FastAPI:
-    """The gateway over `serving`. Whoever runs it must bind to loopback when `settings.loopback` says so."""
+    """The gateway over `serving`. Whoever runs it binds beyond loopback only while the Fleet allows it."""
     # No documentation pages: theirs load scripts from a foreign host. The description itself is complete.
     app = FastAPI(
         title="Skulk",

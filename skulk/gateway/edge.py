@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skulk.core.errors import RequestError, SkulkError
 from skulk.core.ports import Serving
-from skulk.gateway.access import HEALTH_PATHS, check_access, scope_of
+from skulk.gateway.access import HEALTH_PATHS, check_access, is_loopback, scope_of
 from skulk.gateway.health import asked
 from skulk.gateway.metrics import Metrics, Note
 from skulk.gateway.replies import as_request_error, error_reply
@@ -96,7 +96,14 @@ class Edge:
     def _check_access(self, scope: Scope, headers: Headers) -> None:
         verbose = asked(QueryParams(scope["query_string"]).get("verbose"))
         needed = scope_of(scope["method"], scope["path"], verbose=verbose)
-        check_access(self._serving.view().access, needed, headers, loopback=self._settings.loopback)
+        check_access(self._serving.view().access, needed, headers, loopback=self._over_loopback(scope))
+
+    def _over_loopback(self, scope: Scope) -> bool:
+        if self._settings.loopback is not None:
+            return self._settings.loopback
+        # The local end of the connection: on a wildcard listener it tells local callers from the network's.
+        server = scope.get("server")
+        return server is not None and is_loopback(str(server[0]))
 
     def _account(self, scope: Scope, note: Note) -> None:
         now = self._settings.monotonic()

@@ -25,8 +25,9 @@ def random_seed() -> int:
 class GatewaySettings:
     """Defaults are the product's; tests pass smaller limits and fixed sources."""
 
-    loopback: bool = True
-    """The listener is bound to loopback addresses only. Without keys it then serves local callers alone."""
+    loopback: bool | None = None
+    """Whether callers come over loopback; None: told by the local address of each connection. Without keys only
+    such callers are served (unless the Fleet says `anonymous`)."""
     body_bytes_max: int = 16 * MIB
     """A 10 MB prompt, escaped. More is a mistake or an attack, and is refused while it is read."""
     body_seconds_max: float = 120.0

@@ -144,6 +144,7 @@ class Daemon:
             RunnerLogs(self._runners.log_files, self._runners.observe),
             self._clock,
             reset=self._loop.reset,
+            beat_age=lambda: self._loop.beat_age_seconds,
         )
 
     def _wake(self) -> None:
@@ -162,7 +163,7 @@ class Daemon:
         self._compose()
         self._listen_for_signals()
         config = self._config
-        app = create_app(self._serving, GatewaySettings(loopback=is_loopback(config.listen.host)))
+        app = create_app(self._serving, GatewaySettings())
         listener = Listener(app, config.listen.host, config.listen.port)
         await self._runners.take_stock()
         self._loop.stock_taken = True

@@ -25,10 +25,13 @@ def configure(node: str, level: str) -> None:
         _with_node(node),
     ]
     if external:
-        shared += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        # Without local variables: they hold prompts and keys.
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        shared += [structlog.processors.ExceptionRenderer(frames), structlog.processors.JSONRenderer(default=str)]
         factory = structlog.PrintLoggerFactory(sys.stdout)
     else:
-        shared += [structlog.dev.ConsoleRenderer(timestamp_key="ts")]
+        plain = structlog.dev.plain_traceback
+        shared += [structlog.dev.ConsoleRenderer(timestamp_key="ts", exception_formatter=plain)]
         factory = structlog.PrintLoggerFactory(sys.stderr)
     structlog.configure(
         processors=shared,

@@ -214,7 +214,9 @@ class NodeLoop:
         )
 
     def _running(self, runners: Mapping[PlacementUid, RunnerFacts]) -> tuple[RunningPlacement, ...]:
-        placements = []
+        """What this node works on: its live runners, and what it has begun but has no process for (fetching,
+        backing off), so that a re-plan does not look elsewhere or change its mind about an open context."""
+        placements = [p for p in self._begun() if p.uid not in runners]
         for uid, facts in sorted(runners.items()):
             if facts.link is Link.DEAD:
                 continue
@@ -237,7 +239,27 @@ class NodeLoop:
                     draining=phase in (Phase.DRAINING, Phase.STOPPING),
                 )
             )
-        return tuple(placements)
+        return tuple(sorted(placements, key=lambda p: p.uid))
+
+    def _begun(self) -> list[RunningPlacement]:
+        planned = self._planned.blueprint.on_node(self._node) if self._planned.blueprint else ()
+        return [
+            RunningPlacement(
+                uid=p.uid,
+                deployment=p.deployment,
+                replica=p.replica,
+                model=p.model,
+                node=self._node,
+                backend=p.backend,
+                context_tokens=p.context_tokens,
+                concurrency=p.concurrency,
+                launch_hash=p.launch_hash,
+                content_hash=p.content_hash,
+                memory_bytes=p.ranks[0].memory_bytes,
+            )
+            for p in planned
+            if p.uid in self._ledger.records
+        ]
 
     def _note_phases(self, before: Ledger, after: Ledger) -> None:
         wall = self._ports.clock.wall()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from skulk.core import errors
 from skulk.core.domain import (
     Accepted,
+    Check,
     FleetView,
     GenerationRequest,
     Owner,
@@ -30,6 +31,8 @@ from skulk.core.routing import Unroutable, resolve, route, unroutable
 
 # How long a client should wait before it asks again for a model that is being loaded.
 RETRY_AFTER_SECONDS = 5
+# The loop turns at least every RESYNC_SECONDS; six missed turns mean that it hangs.
+BEAT_SECONDS_MAX = 6 * limits.RESYNC_SECONDS
 
 
 class Streams(Protocol):
@@ -57,12 +60,14 @@ class NodeServing:
         clock: Clock,
         *,
         reset: Callable[[frozenset[PlacementUid]], int],
+        beat_age: Callable[[], float],
     ) -> None:
         self._owner = owner
         self._streams = streams
         self._logs = logs
         self._clock = clock
         self._reset = reset
+        self._beat_age = beat_age
         self._view = FleetView(0, owner.node, "")
         self._changed = asyncio.Event()
         self._closing = False
@@ -73,18 +78,26 @@ class NodeServing:
 
     def publish(self, view: FleetView) -> None:
         self._view = view
+        self._announce()
+
+    def _announce(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def view(self) -> FleetView:
-        return replace(self._view, closing=True) if self._closing else self._view
+        """The newest snapshot, with what only this moment knows: whether the loop still turns, and closing."""
+        age = self._beat_age()
+        beat = Check("loop", age < BEAT_SECONDS_MAX, f"the node loop turned {age:.0f} s ago")
+        return replace(self._view, checks=(*self._view.checks, beat), closing=self._closing or self._view.closing)
 
     async def changes(self, after: int) -> AsyncIterator[FleetView]:
+        told_closing = False
         while True:
             changed = self._changed
-            if self._view.generation > after:
-                after = self._view.generation
-                yield self.view()
+            view = self.view()
+            if view.generation > after or (view.closing and not told_closing):
+                after, told_closing = max(after, view.generation), view.closing
+                yield view
             else:
                 await changed.wait()
 
@@ -174,9 +187,11 @@ class NodeServing:
         changed = self._changed
         sleep = asyncio.ensure_future(self._clock.sleep(0.25))
         woken = asyncio.ensure_future(changed.wait())
-        await asyncio.wait({sleep, woken}, return_when=asyncio.FIRST_COMPLETED)
-        for waiter in (sleep, woken):
-            waiter.cancel()
+        try:
+            await asyncio.wait({sleep, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in (sleep, woken):
+                waiter.cancel()
 
     # --- for people -----------------------------------------------------------------------------------------
 
@@ -213,7 +228,7 @@ class NodeServing:
     def close(self) -> None:
         """No new requests from now on."""
         self._closing = True
-        self._changed.set()
+        self._announce()
 
     async def finish(self, seconds: float) -> int:
         """Let open streams end within `seconds`, then end the rest with `node_restarting`; return how many."""

@@ -34,7 +34,7 @@ def test_every_phase_can_be_reached_and_can_end():
 
 
 def test_an_unlisted_pair_is_an_error_that_names_both():
-    with pytest.raises(IllegalTransition, match="ready seen.*Wedged"):
+    with pytest.raises(IllegalTransition, match=r"ready seen.*Wedged"):
         step(Phase.WEDGED, RunnerEvent.READY_SEEN)
     assert not allows(Phase.WEDGED, RunnerEvent.READY_SEEN)
 

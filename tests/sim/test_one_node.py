@@ -116,8 +116,7 @@ def test_start_first_without_room_for_both_keeps_the_old_one_and_says_so():
         await sim.run_for(60)
         assert the_runner(sim) == old
         assert sim.serving["chat"]
-        reason, message = sim.condition(ConditionType.READY)[1:]
-        assert reason == "Converging"
+        assert sim.condition(ConditionType.READY)[1] == "Converging"
         (chat,) = sim.loop.view.resources["deployments"]
         assert chat.conditions[0].reason.value == "SurgeDoesNotFit"
         assert "GiB" in chat.conditions[0].message
@@ -272,5 +271,65 @@ def test_deleting_a_deployment_drains_then_stops_it():
         assert len([p for p in sim.host.processes.values() if p.alive]) == 2
         await sim.run_for(10)
         assert len([p for p in sim.host.processes.values() if p.alive]) == 1
+
+    run(story())
+
+
+def test_a_commit_that_removes_much_is_held_back_and_names_what_it_would_remove():
+    async def story() -> None:
+        sim = SimNode()
+        names = ("a", "b", "c")
+        sim.repo.commit(tree({n: deployment(n, "fox", contextTokens="512") for n in names}, CARDS))
+        await sim.boot()
+        await sim.run_for(40)
+        assert list(sim.serving) == list(names)
+        sim.repo.commit(tree({"a": deployment("a", "fox", contextTokens="512")}, CARDS))
+        await sim.run_for(40)
+        assert list(sim.serving) == list(names)
+        status, reason, message = sim.condition(ConditionType.STALLED)
+        assert (status, reason) == (Status.TRUE, "PruneProtected")
+        assert "b, c" in message
+        allowed = fleet(prune="{allowRemoval: [b, c]}")
+        sim.repo.commit(tree({"a": deployment("a", "fox", contextTokens="512")}, CARDS, fleet=allowed))
+        await sim.run_for(40)
+        assert list(sim.serving) == ["a"]
+
+    run(story())
+
+
+def test_history_never_goes_backwards():
+    async def story() -> None:
+        sim = SimNode()
+        first = sim.repo.commit(tree(CHAT, CARDS))
+        second = sim.repo.commit(tree({"chat": deployment("chat", "fox", contextTokens="1024")}, CARDS))
+        await sim.boot()
+        await sim.run_for(30)
+        serving = sim.serving
+        sim.repo.branch = first
+        await sim.run_for(30)
+        assert sim.condition(ConditionType.STALLED)[1] == "StaleCommit"
+        sim.repo.commit(tree({"chat": deployment("chat", "owl")}, CARDS), parent=first, rewrite=True)
+        await sim.run_for(30)
+        assert sim.condition(ConditionType.STALLED)[1] == "HistoryRewritten"
+        assert sim.serving == serving
+        sim.repo.branch = second
+        await sim.run_for(30)
+        assert sim.condition(ConditionType.READY)[0] is Status.TRUE
+
+    run(story())
+
+
+def test_a_fleet_that_demands_signatures_judges_the_next_commit_by_it():
+    async def story() -> None:
+        sim = SimNode()
+        sim.repo.commit(tree(CHAT, CARDS, fleet=fleet(source="{verify: head}")))
+        await sim.boot()
+        await sim.run_for(30)
+        serving = sim.serving
+        unsigned = sim.repo.commit(tree({"chat": deployment("chat", "owl")}, CARDS))
+        sim.repo.unsigned.add(unsigned)
+        await sim.run_for(30)
+        assert sim.condition(ConditionType.STALLED)[1] == "SignatureRefused"
+        assert sim.serving == serving
 
     run(story())

@@ -91,7 +91,8 @@ def kill_unresponsive(ctx: Context) -> Step:
 
 def _missed_deadline(facts: RunnerFacts, record: Record, now: float) -> Blame | None:
     if facts.link is Link.SILENT:
-        return Blame("SK-RUN-002", f"no hello within {limits.HELLO_SECONDS_MAX:.0f} s")
+        said = facts.last_words.message if facts.last_words is not None else ""
+        return Blame("SK-RUN-002", said or f"no hello within {limits.HELLO_SECONDS_MAX:.0f} s")
     if record.phase is Phase.STOPPING and facts.link is not Link.DEAD:
         overdue = now - record.since > limits.STOP_SECONDS_MAX
         return Blame("SK-RUN-003", "it did not stop when asked") if overdue else None

@@ -1,0 +1,333 @@
+"""A real node for tests: a bare git remote, a checkout to push from, a daemon process, real runners."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+
+ROOT = Path(__file__).resolve().parents[2]
+# Real processes on two shared cores: a deadline here only ends a hang, it measures nothing.
+DEADLINE_SECONDS = 120.0
+
+HEAD = "apiVersion: skulk.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n"
+SCRIPTED_CARD = HEAD.format(kind="ModelCard", name="parrot") + (
+    "  modelId: test/parrot\n  source:\n    local: parrot\n  revision: '1'\n"
+    "  files:\n    - path: words.txt\n      bytes: 6\n"
+    "      sha256: '7ba07c92c32504cd2f8b2f7cb8dbaed7b1f9c3c7f3a9a3d2f4d4e7d3e9b6a9aa'\n"
+    "  nLayers: 1\n  hiddenSize: 8\n  supportsTensor: false\n  contextLength: 4096\n"
+    "  tasks: [TextGeneration]\n  placement:\n    compatibleBackends: [scripted]\n"
+)
+
+
+def deployment(name: str, model: str, **spec: object) -> str:
+    lines = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in spec.items())
+    return HEAD.format(kind="Deployment", name=name) + f"  model: {model}\n" + lines
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    environment = {
+        **os.environ,
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        **{f"GIT_{who}_{what}": "test@skulk.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    done = subprocess.run(["git", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"git {' '.join(arguments)}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def alive(pid: int) -> bool:
+    """The process exists and is no zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+class Node:
+    """One node below `base`. Use as a context manager: nothing of it survives."""
+
+    def __init__(self, base: Path, engines: Path, *, orphan_seconds: float = 600.0, **config: object) -> None:
+        self.base = base
+        self.checkout = base / "checkout"
+        self.remote = base / "remote.git"
+        self.state = base / "state"
+        self.roots = base / "models"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self._seen: set[int] = set()
+        self._prepare(engines, orphan_seconds, config)
+        self.http = httpx2.Client(base_url=self.url, timeout=30.0, trust_env=False)
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120.0)
+
+    def _prepare(self, engines: Path, orphan_seconds: float, config: dict[str, object]) -> None:
+        git("init", "--quiet", "--bare", "--initial-branch=main", str(self.remote), cwd=self.base)
+        git("clone", "--quiet", str(self.remote), str(self.checkout), cwd=self.base)
+        git("checkout", "--quiet", "-B", "main", cwd=self.checkout)
+        (self.roots / "parrot").mkdir(parents=True)
+        (self.roots / "parrot" / "words.txt").write_text("words\n")
+        # The roots are real: tests must not leave a mark in the checkout's own files.
+        for name in ("fox-tiny", "fox-tiny-bf16"):
+            shutil.copytree(ROOT / "cards" / name / "files", self.roots / name / "files")
+        head = {
+            "name": "demo",
+            "namespace": "demo",
+            "stateDir": str(self.state),
+            "enginesDir": str(engines),
+            "modelRoots": [str(self.roots)],
+            "orphanSeconds": orphan_seconds,
+            "scriptedEngine": True,
+            "installEngines": False,
+            **config,
+        }
+        listen = head.pop("listen", {})
+        source = head.pop("source", {})
+        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items())
+        text += f"[listen]\nport = {self.port}\n" + _toml(listen)
+        text += f'[source]\nurl = "{self.remote}"\npollSeconds = 0.3\n' + _toml(source)
+        (self.base / "node.toml").write_text(text)
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        self.openai.close()
+        pids = {runner["status"]["pid"] for runner in self._quietly("runners")} | self._seen
+        if self.daemon is not None and self.daemon.poll() is None:
+            self.daemon.kill()
+            self.daemon.wait()
+        for pid in pids:
+            # A runner is the leader of its own group; only pids that this node reported are touched.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if alive(pid) and str(self.base) in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.killpg(pid, signal.SIGKILL)
+
+    def _quietly(self, kind: str) -> list[dict[str, Any]]:
+        try:
+            with httpx2.Client(base_url=self.url, timeout=2.0, trust_env=False) as http:
+                return list(http.get(f"/fleet/v1/{kind}").json()["items"])
+        except (httpx2.HTTPError, ValueError, KeyError):
+            return []
+
+    # --- the daemon -----------------------------------------------------------------------------------------
+
+    def start(self, **environment: str) -> Node:
+        """Start the daemon and wait until it answers."""
+        log = (self.base / "daemon.log").open("ab")
+        command = [sys.executable, "-m", "skulk.cli.main", "node", "run", "--config", str(self.base / "node.toml")]
+        self.daemon = subprocess.Popen(
+            command,
+            cwd=self.base,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        until(self._answers, "the daemon answers", context=self.tail)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.daemon is not None
+        assert self.daemon.poll() is None, f"the daemon ended:\n{self.tail()}"
+        with contextlib.suppress(httpx2.TransportError):
+            return self.http.get("/livez").status_code == 200
+        return False
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the daemon's end; return its exit code."""
+        assert self.daemon is not None
+        self.daemon.send_signal(number)
+        return self.daemon.wait(DEADLINE_SECONDS)
+
+    def tail(self, lines: int = 40) -> str:
+        path = self.base / "daemon.log"
+        return "\n".join(path.read_text("utf-8", "replace").splitlines()[-lines:]) if path.exists() else ""
+
+    # --- manifests ------------------------------------------------------------------------------------------
+
+    def push(self, files: dict[str, str | None], message: str = "Change the fleet") -> str:
+        """Write (or, with None, delete) files, commit, push; return the commit."""
+        for name, text in files.items():
+            path = self.checkout / name
+            if text is None:
+                path.unlink()
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+        git("add", "--all", cwd=self.checkout)
+        git("commit", "--quiet", "--message", message, cwd=self.checkout)
+        git("push", "--quiet", "origin", "main", cwd=self.checkout)
+        return git("rev-parse", "HEAD", cwd=self.checkout)
+
+    def push_base(self, **deployments: str) -> str:
+        """The Fleet, this node, all cards, and the given deployments (name → text)."""
+        cards = {
+            f"cards/{n}/card.yaml": (ROOT / f"cards/{n}/card.yaml").read_text() for n in ("fox-tiny", "fox-tiny-bf16")
+        }
+        digest = hashlib.sha256(b"words\n").hexdigest()
+        parrot = "\n".join(
+            f"      sha256: '{digest}'" if line.startswith("      sha256") else line
+            for line in SCRIPTED_CARD.splitlines()
+        )
+        return self.push(
+            {
+                "fleet/fleet.yaml": HEAD.format(kind="Fleet", name="demo") + "  namespace: demo\n",
+                "fleet/nodes/demo.yaml": HEAD.format(kind="Node", name="demo") + "  ordinal: 1\n",
+                "cards/parrot/card.yaml": parrot + "\n",
+                **cards,
+                **{f"fleet/deployments/{name}.yaml": text for name, text in deployments.items()},
+            }
+        )
+
+    def revert(self) -> str:
+        git("revert", "--no-edit", "HEAD", cwd=self.checkout)
+        git("push", "--quiet", "origin", "main", cwd=self.checkout)
+        return git("rev-parse", "HEAD", cwd=self.checkout)
+
+    # --- what it shows --------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Any:
+        response = self.http.get(path)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def items(self, kind: str) -> list[dict[str, Any]]:
+        found = list(self.get(f"/fleet/v1/{kind}")["items"])
+        if kind == "runners":
+            self._seen |= {item["status"]["pid"] for item in found}
+        return found
+
+    def condition(self, kind: str, name: str, type_: str = "Ready") -> dict[str, Any]:
+        for item in self.items(kind):
+            if item["name"] == name:
+                return next((c for c in item["conditions"] if c["type"] == type_), {})
+        return {}
+
+    def wait_ready(self, name: str, commit: str | None = None) -> None:
+        def ready() -> bool:
+            if commit is not None and self.get("/fleet/v1/status")["inForce"] != commit:
+                return False
+            return self.condition("deployments", name).get("status") == "True"
+
+        until(ready, f"{name} is Ready", context=lambda: f"{self.items('deployments')}\n{self.tail()}")
+        self.items("runners")
+
+    def runner(self, deployment_name: str) -> dict[str, Any]:
+        """The status of the one runner of a deployment that is there to stay (not on its way out)."""
+        leaving = {p["name"] for p in self.items("placements") if p["status"]["retiring"]}
+        (found,) = [
+            r["status"]
+            for r in self.items("runners")
+            if r["status"]["deployment"] == deployment_name
+            and r["status"]["link"] != "dead"
+            and r["name"] not in leaving
+        ]
+        return dict(found)
+
+    def wait_replaced(self, deployment_name: str, pid: int) -> int:
+        """Wait until another process than `pid` serves the deployment; return its pid."""
+        found: list[int] = []
+
+        def replaced() -> bool:
+            leaving = {p["name"] for p in self.items("placements") if p["status"]["retiring"]}
+            found[:] = [
+                r["status"]["pid"]
+                for r in self.items("runners")
+                if r["status"]["deployment"] == deployment_name
+                and (r["status"]["phase"], r["status"]["link"]) == ("Ready", "connected")
+                and r["name"] not in leaving
+                and r["status"]["pid"] != pid
+            ]
+            return bool(found)
+
+        until(replaced, f"{deployment_name} is served by another process than {pid}", context=self.tail)
+        return found[0]
+
+    def adoption_seconds(self, deployment_name: str) -> float:
+        """From the newest daemon's start to `Ready` of an adopted runner, by the log's own times."""
+        assert self.runner(deployment_name)["adopted"]
+        started = adopted = 0.0
+        for line in (self.base / "daemon.log").read_text("utf-8", "replace").splitlines():
+            entry = json.loads(line) if line.startswith("{") else {}
+            if entry.get("event") == "daemon_started":
+                started, adopted = _seconds(entry["ts"]), 0.0
+            elif entry.get("event") == "placement_phase_changed" and entry["phase"] == "Ready":
+                adopted = _seconds(entry["ts"])
+        assert started, "no daemon_started in the log"
+        assert adopted, "no placement became Ready"
+        return adopted - started
+
+    def skulk(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line against this node."""
+        command = [sys.executable, "-m", "skulk.cli.main", *arguments]
+        environment = {**os.environ, "SKULK_URL": self.url, "NO_COLOR": "1"}
+        return subprocess.run(
+            command,
+            cwd=self.base,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def ask(self, model: str, text: str, **more: Any) -> str:
+        answer = self.openai.chat.completions.create(model=model, messages=[{"role": "user", "content": text}], **more)
+        return answer.choices[0].message.content or ""
+
+    def stream(self, model: str, text: str, **more: Any) -> Iterator[str]:
+        for chunk in self.openai.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": text}], stream=True, **more
+        ):
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
+
+
+def _seconds(timestamp: str) -> float:
+    return datetime.datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+
+
+def _toml(table: object) -> str:
+    assert isinstance(table, dict)
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+
+
+def until(
+    condition: Callable[[], bool],
+    what: str,
+    *,
+    seconds: float = DEADLINE_SECONDS,
+    context: Callable[[], object] = lambda: "",
+) -> None:
+    """Poll until `condition` holds; a timeout fails with what was waited for and the context."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:.0f} s for: {what}\n{context()}")
+        time.sleep(0.05)
