@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -17,6 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Log lines are not output of a test; what is logged is tested with structlog's own capture.
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False)
+
+# The same examples every time, so that a change is judged by what it changes. `SKULK_EXPLORE=1` looks for new ones.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=500)
+hypothesis.settings.load_profile("explore" if os.environ.get("SKULK_EXPLORE") == "1" else "steady")
 
 
 @pytest.hookimpl(hookwrapper=True)
