@@ -125,7 +125,8 @@ class Edge:
             facts["error"] = note.error
         if note.command_id:
             facts |= _generation_facts(note)
-        quiet = scope["path"] in HEALTH_PATHS or scope["path"] == "/metrics"
+        # Looking is not news: dashboards and scripts poll, and must not drown what the node does.
+        quiet = method in ("GET", "HEAD") and status < 400
         (log.debug if quiet else log.info)("request_finished", **facts)
 
 

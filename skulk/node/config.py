@@ -80,7 +80,9 @@ class NodeConfig(BaseSettings):
     install_engines: bool = Field(True, description="Install missing engine environments at start.")
     engines: tuple[str, ...] = Field(("mlx",), description="Engines to install and offer.")
     scripted_engine: bool = Field(False, description="Offer the scripted engine: for tests of failure paths only.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Lowest level logged.")
+    log_level: str | None = Field(
+        None, pattern="^(debug|info|warning|error)$", description="Lowest level logged, instead of the Fleet's."
+    )
     listen: ListenTable = ListenTable()
     source: SourceTable
 

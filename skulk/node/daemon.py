@@ -56,7 +56,7 @@ def main(config_path: Path) -> int:
     Raises InvalidInput for a bad node.toml, Terminal for a taken port or state directory.
     """
     config = load_config(config_path)
-    configure(config.name, config.log_level)
+    configure(config.name, config.log_level or "info")
     with _held(config):
         asyncio.run(Daemon(config).run())
     return 0
@@ -175,7 +175,7 @@ class Daemon:
             asyncio.create_task(self._loop.run(), name="loop"),
             asyncio.create_task(self._source.run(), name="source"),
             asyncio.create_task(self._install_engines(), name="engines"),
-            asyncio.create_task(self._follow_access(listener), name="listener"),
+            asyncio.create_task(self._follow_fleet(listener), name="fleet"),
         ]
         ended = asyncio.create_task(self._end.wait())
         try:
@@ -250,9 +250,17 @@ class Daemon:
                 errors.CFG_EXPOSED, f"listen.host is {host} and Fleet {fleet.name!r} has no keys in spec.access"
             )
 
-    async def _follow_access(self, listener: Listener) -> None:
+    async def _follow_fleet(self, listener: Listener) -> None:
+        """Node-local facts of the accepted Fleet apply at once: who may call from where, and how much is logged."""
+        level = self._config.log_level or "info"
         async for view in self._serving.changes(-1):
             await listener.follow(view.access)
+            fleet = self._source.state.fleet
+            wanted = self._config.log_level or (fleet.log_level if fleet else level)
+            if wanted != level:
+                level = wanted
+                configure(self._config.name, level)
+                _log.info("log_level_changed", to=level)
 
     async def _install_engines(self) -> None:
         """Install the engines of node.toml that are missing. Nothing else waits for it."""

@@ -21,6 +21,8 @@ class EventLog:
     def add(self, at: float, subject: str, reason: str, message: str) -> None:
         if self._latest.get(subject) == (reason, message):
             return
+        if len(self._latest) > EVENTS_MAX:
+            self._latest.clear()
         self._latest[subject] = (reason, message)
         self._number += 1
         self._events.append(Event(self._number, at, subject, reason, message))

@@ -38,8 +38,9 @@ from skulk.core.reconcile.observed import Observed, part_for
 from skulk.core.reconcile.summary import Since
 from skulk.node.apply import Applier
 from skulk.node.events import EventLog
+from skulk.node.picture import Picture
 from skulk.node.source import SourceState
-from skulk.node.view import Picture, build
+from skulk.node.view import build
 
 _log = structlog.get_logger(component="loop")
 

@@ -102,11 +102,12 @@ class Node:
             "installEngines": False,
             **config,
         }
-        listen = head.pop("listen", {})
-        source = head.pop("source", {})
+        listen, source = head.pop("listen", {}), head.pop("source", {})
+        assert isinstance(source, dict)
         text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items())
         text += f"[listen]\nport = {self.port}\n" + _toml(listen)
-        text += f'[source]\nurl = "{self.remote}"\npollSeconds = 0.3\n' + _toml(source)
+        where = {} if "directory" in source else {"url": str(self.remote), "pollSeconds": 0.3}
+        text += "[source]\n" + _toml({**where, **source})
         (self.base / "node.toml").write_text(text)
 
     def __enter__(self) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import pytest
@@ -108,3 +109,28 @@ def test_a_client_on_a_dead_node_is_cut_off_and_the_slot_is_free_for_the_next_da
     node.wait_ready("slow")
     assert node.runner("slow")["pid"] == pid
     until(lambda: node.runner("slow")["running"] == 0, "the orphaned request was cancelled")
+
+
+def test_a_directory_that_is_edited_is_followed(node_at, tmp_path):
+    watched = tmp_path / "watched"
+    node = node_at(source={"directory": str(watched)})
+    node.push_base(slow=deployment("slow", "parrot", engine={"name": "scripted"}))
+    shutil.copytree(node.checkout, watched, ignore=shutil.ignore_patterns(".git"))
+    node.start()
+    node.wait_ready("slow")
+    manifest = watched / "fleet" / "deployments" / "slow.yaml"
+    manifest.write_text(deployment("slow", "parrot", replicaz=1))
+    until(lambda: node.condition("fleet", "demo", "Stalled").get("reason") == "InvalidManifests", "it is refused")
+    assert "slow.yaml:7:3" in node.condition("fleet", "demo", "Stalled")["message"]
+    manifest.write_text(deployment("slow", "parrot", engine={"name": "scripted", "options": {"echo": "edited"}}))
+    until(lambda: node.ask("slow", "hello") == "edited", "the edit is served")
+
+
+def test_the_fleet_sets_what_is_logged(node: Node):
+    node.start()
+    node.push_base(slow=deployment("slow", "parrot", engine={"name": "scripted"}))
+    node.wait_ready("slow")
+    fleet = (node.checkout / "fleet" / "fleet.yaml").read_text()
+    commit = node.push({"fleet/fleet.yaml": fleet + "  logging:\n    level: debug\n"})
+    until(lambda: node.get("/fleet/v1/status")["inForce"] == commit, "the commit is in force")
+    until(lambda: '"level": "debug"' in node.tail(200), "debug lines are there", context=node.tail)
