@@ -173,8 +173,6 @@ class Persisted:
     """What must survive the daemon: read once at start, written before it is acted on."""
 
     accepted: CommitId | None = None
-    left: bool = False
-    """The node's own manifest was removed and it has drained: it stays out until it is back."""
 
 
 class Journal(Protocol):

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skulk.core.errors import RequestError, SkulkError
 from skulk.core.ports import Serving
-from skulk.gateway.access import HEALTH_PATHS, check_access, is_loopback, scope_of
+from skulk.gateway.access import check_access, is_loopback, scope_of
 from skulk.gateway.health import asked
 from skulk.gateway.metrics import Metrics, Note
 from skulk.gateway.replies import as_request_error, error_reply

@@ -21,15 +21,12 @@ class FileJournal:
         try:
             raw = json.loads(self._path.read_text("utf-8"))
             accepted = raw.get("accepted")
-            return Persisted(
-                accepted=CommitId(accepted) if isinstance(accepted, str) else None,
-                left=raw.get("left") is True,
-            )
+            return Persisted(accepted=CommitId(accepted) if isinstance(accepted, str) else None)
         except (OSError, ValueError, AttributeError):
             return Persisted()
 
     def save(self, persisted: Persisted) -> None:
-        data = json.dumps({"accepted": persisted.accepted, "left": persisted.left})
+        data = json.dumps({"accepted": persisted.accepted})
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as file:
             file.write(data)

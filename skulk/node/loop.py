@@ -310,7 +310,7 @@ class NodeLoop:
             self._publish(self.view)
 
     def _checks(self, source: SourceState) -> tuple[Check, ...]:
-        accepted = source.accepted is not None
+        accepted = source.fleet is not None
         stock = "runners of an earlier daemon are known" if self.stock_taken else "looking for earlier runners"
         return (
             Check("commit", accepted, f"commit {source.accepted}" if accepted else source.conditions[0].message),

@@ -70,10 +70,15 @@ class SourceLoop:
         accepted = self._journal.load().accepted
         if accepted is None:
             return
+        # Known even when its manifests cannot be read any more: it still bars the way back.
+        self.state = replace(self.state, accepted=accepted)
         try:
             loaded = load(await self._repo.tree(accepted), accepted)
         except SkulkError as error:
             _log.warning("restore_failed", commit=accepted, code=error.code.id, error=error.message)
+            message = f"commit {accepted[:12]} was accepted but cannot be read here: {error}"
+            lost = Condition(ConditionType.READY, Status.FALSE, Reason.NO_COMMIT, message, accepted)
+            self.state = replace(self.state, conditions=(lost,))
             return
         if loaded.fleet is not None:
             leaving = self._policy.node not in loaded.fleet.nodes
@@ -100,18 +105,18 @@ class SourceLoop:
 
     async def _consider(self, head: CommitId) -> None:
         before = self.state
-        if head == before.accepted:
+        if head == before.accepted and before.fleet is not None:
             leaving = before.leaving
             self.state = replace(before, attempted=head, misses=0, conditions=_accepted(head, leaving))
             return
         verify = required_verification(self._policy, before.fleet)
         facts = await self._repo.facts(head, before.accepted, verify)
         loaded = load(await self._repo.tree(head), head)
-        verdict = judge(facts, loaded, before.fleet, self._policy)
+        verdict = judge(facts, loaded, before.fleet, self._policy, remembered=before.accepted)
         match verdict:
             case Accept():
                 # Durable before it is acted on: a daemon that dies now must not come back older than it was.
-                self._journal.save(Persisted(accepted=head, left=verdict.leaving))
+                self._journal.save(Persisted(accepted=head))
                 self.state = SourceState(
                     verdict.fleet, head, head, verdict.leaving, conditions=_accepted(head, verdict.leaving)
                 )

@@ -33,7 +33,7 @@ def build(picture: Picture, since: Since, events: tuple[Event, ...], generation:
     suspended = frozenset(str(n) for n, d in fleet.deployments.items() if d.suspend) if fleet else frozenset()
     conditions = since.stamp(
         "fleet",
-        fleet_conditions(picture.source, deployment_states, suspended, picture.accepted),
+        fleet_conditions(picture.source, deployment_states, suspended, picture.accepted if fleet else None),
         picture.wall,
     )
     shown = {

@@ -34,6 +34,8 @@ class FakeRepo:
         self.branch: CommitId | None = None
         self.down = False
         self.unsigned: set[CommitId] = set()
+        self.unreadable: set[CommitId] = set()
+        """Commits whose objects the local mirror has lost."""
 
     def commit(self, files: Mapping[str, str], *, parent: CommitId | None = None, rewrite: bool = False) -> CommitId:
         """Put a commit on the branch (after its head, or after `parent` when `rewrite`)."""
@@ -69,6 +71,8 @@ class FakeRepo:
         )
 
     async def tree(self, commit: CommitId) -> tuple[TreeFile, ...]:
+        if commit in self.unreadable:
+            raise errors.Transient(errors.SRC_CORRUPT, f"commit {commit[:12]} is not in the mirror")
         return self.trees[commit]
 
     async def changed(self) -> None:

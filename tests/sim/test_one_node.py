@@ -333,3 +333,26 @@ def test_a_fleet_that_demands_signatures_judges_the_next_commit_by_it():
         assert sim.serving == serving
 
     run(story())
+
+
+def test_a_lost_mirror_does_not_open_the_way_back():
+    async def story() -> None:
+        sim = SimNode()
+        first = sim.repo.commit(tree(CHAT, CARDS))
+        sim.repo.commit(tree({"chat": deployment("chat", "owl", contextTokens="1024")}, CARDS))
+        await sim.boot()
+        await sim.run_for(30)
+        serving = sim.serving
+        await sim.kill_daemon()
+        newest, sim.repo.branch = sim.repo.branch, first
+        sim.repo.unreadable.add(newest)
+        await sim.boot()
+        await sim.run_for(30)
+        assert sim.condition(ConditionType.STALLED)[1] == "StaleCommit"
+        sim.repo.unreadable.clear()
+        sim.repo.branch = newest
+        await sim.run_for(30)
+        assert sim.condition(ConditionType.READY)[0] is Status.TRUE
+        assert sim.serving == serving
+
+    run(story())

@@ -13,7 +13,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Protocol
 
-from skulk.core.domain import Fleet, NodeName, Reason, VerifyMode
+from skulk.core.domain import CommitId, Fleet, NodeName, Reason, VerifyMode
 from skulk.core.errors import (
     SRC_ANCESTOR,
     SRC_FORCED,
@@ -132,15 +132,24 @@ def required_verification(policy: SourcePolicy, accepted: Fleet | None) -> Verif
     return max(modes, key=_STRICTNESS.index)
 
 
-def judge(facts: CommitFacts, candidate: Candidate, accepted: Fleet | None, policy: SourcePolicy) -> Verdict:
+def judge(
+    facts: CommitFacts,
+    candidate: Candidate,
+    accepted: Fleet | None,
+    policy: SourcePolicy,
+    *,
+    remembered: CommitId | None = None,
+) -> Verdict:
     """Accept or reject the commit that `facts` and `candidate` describe.
 
     `facts` must be relative to `accepted.commit` and gathered with `required_verification(policy, accepted)`.
-    `accepted` is None when no commit was accepted yet.
+    `accepted` is None when no commit was accepted yet, or its manifests are lost (a damaged mirror): then
+    `remembered` is what the journal knows of it, so that history cannot go backwards through the damage.
     """
     if accepted is not None and facts.commit == accepted.commit:
         return Accept(accepted, _membership(accepted, accepted, policy.node), unchanged=True)
-    rejection = _ancestry(facts, accepted, policy) or _signatures(facts, accepted, policy)
+    last = accepted.commit if accepted is not None else remembered
+    rejection = _ancestry(facts, last, policy) or _signatures(facts, accepted, policy)
     if rejection is not None:
         return rejection
     fleet = candidate.fleet
@@ -154,10 +163,10 @@ def judge(facts: CommitFacts, candidate: Candidate, accepted: Fleet | None, poli
     return Accept(fleet, _membership(fleet, accepted, policy.node), warnings=warnings)
 
 
-def _ancestry(facts: CommitFacts, accepted: Fleet | None, policy: SourcePolicy) -> Reject | None:
-    if accepted is None:
+def _ancestry(facts: CommitFacts, last: CommitId | None, policy: SourcePolicy) -> Reject | None:
+    if last is None:
         return None
-    new, old = _short(facts.commit), _short(accepted.commit)
+    new, old = _short(facts.commit), _short(last)
     if facts.is_ancestor:
         message = f"commit {new} is an ancestor of the accepted commit {old}"
         return Reject(SRC_ANCESTOR, Reason.STALE_COMMIT, message, (facts.commit,))
