@@ -88,6 +88,7 @@ def deployments(
     for name, deployment in sorted(picture.fleet.deployments.items()):
         placements = [p for p in known_placements(picture).values() if p.deployment == name]
         unplaced = [u for u in picture.blueprint.unplaced if u.deployment == name] if picture.blueprint else []
+        outages = picture.blueprint.outages if picture.blueprint else ()
         current = {p.uid for p in placements}
         before = sum(1 for uid in picture.routable - current if _deployment_of(picture, uid) == name)
         conditions = since.stamp(
@@ -103,6 +104,7 @@ def deployments(
             "previousReplicas": before,
             "phase": conditions[0].reason.value,
             "message": conditions[0].message,
+            "outage": next((o.message for o in outages if o.deployment == name), None),
             "commit": picture.accepted,
         }
         spec = _spec(picture.fleet, f"Deployment/{name}")

@@ -10,12 +10,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from skulk.core import errors
 from skulk.core.domain import (
     Accepted,
     Check,
+    Finish,
     FleetView,
     GenerationRequest,
     Owner,
@@ -278,28 +279,16 @@ class _Tracked:
     def __init__(self, inner: Generation, done: Callable[[_Tracked], None]) -> None:
         self._inner = inner
         self._done = done
-        self._interrupted: asyncio.Future[RequestError] = asyncio.get_running_loop().create_future()
+        self._interrupted: RequestError | None = None
         self.accepted: Accepted = inner.accepted
         self.placement: PlacementUid = inner.placement
 
     async def frames(self) -> AsyncIterator[Tokens]:
-        frames = self._inner.frames()
         try:
-            while True:
-                step = asyncio.ensure_future(anext(frames))
-                waits: set[asyncio.Future[Any]] = {step, self._interrupted}
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                if self._interrupted.done():
-                    step.cancel()
-                    self._inner.cancel("node_restarting")
-                    raise self._interrupted.result()
-                try:
-                    tokens = step.result()
-                except StopAsyncIteration:
-                    return
+            async for tokens in self._inner.frames():
+                if self._interrupted is not None and tokens.finish is Finish.CANCELLED:
+                    raise self._interrupted
                 yield tokens
-                if tokens.finish is not None:
-                    return
         finally:
             self._done(self)
 
@@ -308,5 +297,6 @@ class _Tracked:
         self._done(self)
 
     def interrupt(self, error: RequestError) -> None:
-        if not self._interrupted.done():
-            self._interrupted.set_result(error)
+        """End the answer with an error event: the cancelled generation ends its frames at once."""
+        self._interrupted = error
+        self._inner.cancel("node_restarting")

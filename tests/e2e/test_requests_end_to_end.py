@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import shutil
 import signal
 
+import openai
 import pytest
 from harness import Node, alive, deployment, until
 
@@ -134,3 +136,19 @@ def test_the_fleet_sets_what_is_logged(node: Node):
     commit = node.push({"fleet/fleet.yaml": fleet + "  logging:\n    level: debug\n"})
     until(lambda: node.get("/fleet/v1/status")["inForce"] == commit, "the commit is in force")
     until(lambda: '"level": "debug"' in node.tail(200), "debug lines are there", context=node.tail)
+
+
+def test_a_stream_that_outlasts_the_patience_of_a_restart_ends_with_an_error_that_says_so(node: Node):
+    node.start()
+    endless = {"name": "scripted", "options": {"step_seconds": 0.2, "tokens": 900, "echo": "abcdefghij"}}
+    node.push_base(slow=deployment("slow", "parrot", engine=endless))
+    node.wait_ready("slow")
+    pid = node.runner("slow")["pid"]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        stream = node.stream("slow", "hello")
+        next(stream)
+        ending = pool.submit(node.end, signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="restarting"):
+            list(stream)
+        assert ending.result(120) == 0
+    assert alive(pid)
