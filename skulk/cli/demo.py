@@ -268,7 +268,7 @@ Change what runs, by git alone: another quantisation, no failed request meanwhil
   cd .demo/fleet
   sed -i.bak 's/model: fox-tiny$/model: fox-tiny-bf16/' fleet/deployments/{MODEL}.yaml && rm fleet/deployments/*.bak
   git commit -am 'Serve the bf16 weights' && git push origin main
-  ../../.venv/bin/skulk wait deployment/{MODEL} --for=Ready --timeout 2m
+  ../../.venv/bin/skulk wait deployment/{MODEL} --for=applied=$(git rev-parse HEAD) --for=Ready --timeout 2m
   git revert --no-edit HEAD && git push origin main
 
 Ctrl-C ends the demo.""",
