@@ -1,8 +1,10 @@
 """From a commit and the facts to a blueprint: pure, deterministic, with a reason for every "no".
 
-    survey        nodes, what they report, the account of memory
+    room          the account of memory
+    survey        nodes and what they report
     eligibility   filters over declared and reported facts
-    offers        what each node can offer to a new replica, and which offer is best
+    offers        what each node can offer to a new replica
+    search        which offer is best
     standing      whether what runs stays as it is
     rollout       the update story of one deployment
     planning      all of them: `plan`

@@ -14,7 +14,8 @@ from enum import StrEnum
 from skulk.core.domain import Blueprint, Deployment, Fleet, Member, NodeName, Placement
 from skulk.core.memory import capacity, card_context_limit, shown
 from skulk.core.planner.eligibility import STAYING, Wanted, matches
-from skulk.core.planner.survey import Pool, Survey, pool_of, pools_of, survey
+from skulk.core.planner.room import Pool, pool_of
+from skulk.core.planner.survey import Survey, pools_of, survey
 
 
 class Finding(StrEnum):
