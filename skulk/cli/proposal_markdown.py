@@ -62,7 +62,7 @@ def _lines(proposal: Proposal) -> Iterator[str]:
     if left_out:
         yield f"{left_out} nodes as before."
         yield ""
-    yield from _list("Manifests", (f"{edit.how}: {edit_words(edit)}" for edit in diff.edits))
+    yield from _list("Manifests", map(edit_words, diff.edits))
     yield from _list("Left out", (f"{r.node} {r.message}" for r in proposal.left_out))
     yield from _list("Assumed", (f"{r.node} {r.message}" for r in proposal.assumed))
     yield from _list("Warnings", warnings(proposal))

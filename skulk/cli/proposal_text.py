@@ -110,7 +110,7 @@ def _placement(entry: RunningPlacement) -> str:
 
 
 def edit_words(edit: Edit) -> str:
-    return f"{edit.kind}/{edit.name} " + (", ".join(edit.fields) if edit.fields else edit.how)
+    return f"{edit.kind}/{edit.name}: " + (", ".join(edit.fields) or edit.how)
 
 
 def outage_words(diff: Diff, number: int) -> str:

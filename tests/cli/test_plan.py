@@ -16,7 +16,7 @@ import pytest
 from typer.testing import Result
 
 from skulk.cli.live import read_live
-from skulk.cli.proposal_markdown import COMMENT_CHARACTERS_MAX, as_markdown
+from skulk.cli.proposal_markdown import COMMENT_CHARACTERS_MAX
 from skulk.core.domain import FleetView
 from skulk.gateway.resources import resource_json
 from skulk.sim.clock import run as run_virtual
@@ -235,7 +235,6 @@ def test_markdown_cannot_be_broken_out_of_and_stays_below_what_a_comment_holds(
     assert len(long) <= COMMENT_CHARACTERS_MAX + 200
     assert long.count("<details>") == long.count("</details>")
     assert long.rstrip().endswith("too long for a comment.*")
-    assert as_markdown.__doc__
 
 
 # --- live -------------------------------------------------------------------------------------------------------
@@ -289,7 +288,8 @@ def test_a_live_fleet_that_has_converged_changes_nothing(
 def test_live_downloads_leave_out_what_the_node_has(
     checkout: Checkout, one_node: str, node: FakeNode, skulk: Skulk
 ) -> None:
-    show(node, checkout, one_node)
+    view = show(node, checkout, one_node)
+    assert view.resources["nodes"][0].status["files"] == ["1" * 64]
     checkout.deployment("second", "model: fox", "contextTokens: 512")
     checkout.card("owl", 1, "3")
     checkout.deployment("owl", "model: owl", "contextTokens: 512")
