@@ -242,7 +242,7 @@ def test_a_node_whose_manifest_is_removed_drains_and_stays_out(node: Node):
     pid = node.runner("slow")["pid"]
     node.push({"fleet/nodes/demo.yaml": None})
     until(lambda: not alive(pid), "the runner is stopped")
-    assert any(c["reason"] == "NodeNotInFleet" for c in node.get("/fleet/v1/status")["conditions"])
+    assert any(c["reason"] == "Leaving" for c in node.get("/fleet/v1/status")["conditions"])
     commit = node.revert()
     node.wait_ready("slow", commit)
 
