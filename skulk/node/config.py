@@ -70,7 +70,7 @@ class NodeConfig(_Table):
     state_dir: Path = Field(Path("/var/lib/skulk"), description="Mirror, runners, weights, journal.")
     engines_dir: Path | None = Field(None, description="Engine environments; default <stateDir>/engines.")
     model_roots: tuple[Path, ...] = Field((), description="Where `source: {local: NAME}` of a card is looked up.")
-    memory_cap: int | None = Field(None, description="Use no more memory than this (`4GiB`).")
+    memory_cap: int | None = Field(None, gt=0, description="Use no more memory than this (`4GiB`).")
     orphan_seconds: float = Field(600.0, gt=0, description="A runner without a daemon frees its memory after this.")
     install_engines: bool = Field(True, description="Install missing engine environments at start.")
     engines: tuple[str, ...] = Field(("mlx",), description="Engines to install and offer.")

@@ -23,7 +23,11 @@ def test_a_daemon_that_installs_an_engine_ends_at_once_and_takes_the_installer_a
     node = node_at(enginesDir=str(tmp_path / "engines"), installEngines=True)
     node.start(PATH=f"{tools}{os.pathsep}{os.environ['PATH']}")
     until(pid_file.exists, "the installer runs", context=node.tail)
-    assert any("being installed" in line for line in node.items("nodes")[0]["status"]["problems"])
+
+    def told() -> bool:
+        return any("being installed" in line for line in node.items("nodes")[0]["status"]["problems"])
+
+    until(told, "the node says that an engine is being installed", context=node.tail)
     # The harness waits for far less than the installer would take.
     assert node.end(signal.SIGTERM) == 0
     with pytest.raises(ProcessLookupError):

@@ -57,6 +57,8 @@ def test_variables_without_the_prefix_are_nobodys_business(toml: Path):
         pytest.param(BASE + 'directory = "/here"\n', "exactly one of source.url", id="two-sources"),
         pytest.param(BASE.replace("3.0", '"often"'), "source.pollSeconds", id="wrong-type"),
         pytest.param('memoryCap = "4 gigs"\n' + BASE, "memoryCap", id="size"),
+        pytest.param("memoryCap = -5\n" + BASE, "memoryCap", id="negative-size"),
+        pytest.param('memoryCap = "0 B"\n' + BASE, "memoryCap", id="no-memory-at-all"),
         pytest.param("name = [", "node.toml", id="not-toml"),
         pytest.param("source = 3\n", "source", id="no-table"),
     ],
