@@ -33,7 +33,6 @@ _BY_CODE: dict[str, ExitCode] = {
     errors.CLI_UNREACHABLE.id: ExitCode.UNREACHABLE,
     errors.CLI_TIMEOUT.id: ExitCode.TIMEOUT,
     errors.CLI_DRIFT.id: ExitCode.FINDINGS,
-    errors.CLI_FINDINGS.id: ExitCode.FINDINGS,
     errors.SRC_INVALID.id: ExitCode.INVALID,
     errors.SRC_UNREACHABLE.id: ExitCode.UNREACHABLE,
     errors.SRC_TIMEOUT.id: ExitCode.UNREACHABLE,

@@ -39,11 +39,9 @@ class Answer:
     stalled: bool = False
 
 
-def target_of(text: str | None, wishes: Sequence[str]) -> Target:
+def target_of(text: str | None) -> Target:
     """`KIND/NAME`; nothing or `fleet` means the fleet. Raises InvalidInput (CLI_USAGE)."""
     if text is None:
-        if not all(wish.startswith("applied=") for wish in wishes):
-            raise InvalidInput(CLI_USAGE, "wait for what?", fix="name it as KIND/NAME, for example deployment/fox-tiny")
         return Target("fleet", "")
     word, slash, name = text.partition("/")
     kind = kind_of(word)

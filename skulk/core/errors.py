@@ -161,7 +161,9 @@ WGT_MISSING = code("SK-WGT-002", "a file of the card is missing", "restore the f
 WGT_SIZE = code("SK-WGT-003", "a file's size differs from the card", "restore the file, or correct the card")
 WGT_DIGEST = code("SK-WGT-004", "a file's sha256 differs from the card", "restore the file, or correct the card")
 WGT_NO_SPACE = code(
-    "SK-WGT-005", "not enough disk space for the files", "free space, or raise nothing below reserve.disk"
+    "SK-WGT-005",
+    "not enough disk space for the files",
+    "free space below stateDir, or lower the node's reserve.disk",
 )
 WGT_ESCAPE = code("SK-WGT-006", "a path leaves its model root", "use a plain relative path, no links out of the root")
 WGT_LFS_POINTER = code(
@@ -229,4 +231,3 @@ CLI_EXISTS = code("SK-CLI-004", "the target exists", "choose another directory, 
 CLI_ANSWER = code("SK-CLI-005", "what answered is not a Skulk node", "check --url: another program may listen there")
 CLI_REQUEST = code("SK-CLI-006", "the node refused or failed the request", "see `skulk why NAME` and `skulk logs NAME`")
 CLI_DRIFT = code("SK-CLI-007", "generated files differ from what this version generates", "run `skulk schema`")
-CLI_FINDINGS = code("SK-CLI-008", "something on this machine is not as it should be", "apply the fix of each finding")

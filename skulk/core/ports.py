@@ -184,7 +184,9 @@ class Journal(Protocol):
 
     def load(self) -> Persisted: ...
 
-    def save(self, persisted: Persisted) -> None: ...
+    def save(self, persisted: Persisted) -> None:
+        """Durable when it returns. Raises Transient (SRC_DISK)."""
+        ...
 
 
 class Generation(Protocol):

@@ -14,7 +14,7 @@ import structlog
 from skulk.core.domain import PlacementUid
 from skulk.core.errors import SkulkError
 from skulk.core.ports import RunnerHost, Weights
-from skulk.core.reconcile.actions import Action, Adopt, Clear, Drain, Fetch, Kill, Start, Stop, key
+from skulk.core.reconcile.actions import Action, Adopt, Clear, Drain, Fetch, Forget, Kill, Start, Stop, key
 from skulk.core.reconcile.ledger import Blame
 
 _log = structlog.get_logger(component="apply")
@@ -70,6 +70,8 @@ class Applier:
                 await self._runners.stop(action.uid, force=False)
             case Fetch():
                 await self._weights.fetch(action.card, action.content, keep_free_bytes=action.keep_free_bytes)
+            case Forget():
+                await self._weights.forget(action.content)
             case Start():
                 await self._runners.start(action.launch)
 

@@ -1,18 +1,21 @@
 """`node.toml`: the local facts of one node, written by the bootstrap (or by hand), never by git.
 
-Every key can be overridden by the environment: `SKULK_SOURCE__URL`, `SKULK_LISTEN__PORT`, … Fleet-wide things do
-not belong here; what is here can only be made stricter by the Fleet. docs/reference/node-toml.md lists every key.
+Every key can be overridden by its environment variable (`SKULK_STATE_DIR`, `SKULK_SOURCE__URL`): the environment
+wins. Fleet-wide things do not belong here; what is here can only be made stricter by the Fleet.
+docs/reference/node-toml.md lists every key.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from skulk.core import errors
 from skulk.core.domain import VerifyMode
@@ -58,24 +61,16 @@ class SourceTable(_Table):
         return self
 
 
-class NodeConfig(BaseSettings):
-    """All of node.toml. Paths may start with `~`; relative ones are relative to the file."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="SKULK_",
-        env_nested_delimiter="__",
-        extra="ignore",
-        frozen=True,
-        alias_generator=_camel,
-        populate_by_name=True,
-    )
+class NodeConfig(_Table):
+    """All of node.toml. Paths may start with `~`; relative ones are relative to the file (`source.url` is not a
+    path but an address)."""
 
     name: str = Field(description="This node's name: its identity, equal to a Node manifest's metadata.name.")
     namespace: str = Field("default", description="Must equal the Fleet's namespace.")
     state_dir: Path = Field(Path("/var/lib/skulk"), description="Mirror, runners, weights, journal.")
     engines_dir: Path | None = Field(None, description="Engine environments; default <stateDir>/engines.")
     model_roots: tuple[Path, ...] = Field((), description="Where `source: {local: NAME}` of a card is looked up.")
-    memory_cap: int | None = Field(None, description="Use no more memory than this (`4GiB`).")
+    memory_cap: int | None = Field(None, gt=0, description="Use no more memory than this (`4GiB`).")
     orphan_seconds: float = Field(600.0, gt=0, description="A runner without a daemon frees its memory after this.")
     install_engines: bool = Field(True, description="Install missing engine environments at start.")
     engines: tuple[str, ...] = Field(("mlx",), description="Engines to install and offer.")
@@ -96,50 +91,68 @@ class NodeConfig(BaseSettings):
             raise ValueError("a size such as 4GiB or 512MiB is expected")
         return int(float(match[1]) * _UNITS[match[2]])
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The environment wins over the file, whose values arrive as init arguments.
-        return env_settings, init_settings
-
     @property
     def engines_path(self) -> Path:
         return self.engines_dir if self.engines_dir is not None else self.state_dir / "engines"
 
 
-def load_config(path: Path) -> NodeConfig:
-    """Read node.toml. Raises InvalidInput naming the file and the key."""
+def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> NodeConfig:
+    """Read node.toml, then the environment over it. Raises InvalidInput naming the file and the key or variable."""
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise errors.InvalidInput(errors.CFG_MISSING, f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {error}") from None
+    overridden = _overlay(raw, NodeConfig, "SKULK_", environment)
     try:
-        _refuse_unknown(raw)
-        config = NodeConfig(**raw)
+        config = NodeConfig.model_validate(raw)
     except ValidationError as error:
-        lines = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'node.toml'}: {item['msg']}" for item in error.errors()
-        )
-        raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {lines}") from None
-    except ValueError as error:
-        raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {error}") from None
+        lines = [_line(item["loc"], item["msg"], overridden) for item in error.errors()]
+        raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {'; '.join(lines)}") from None
     return _resolved(config, path.resolve().parent)
 
 
-def _refuse_unknown(raw: dict[str, Any]) -> None:
-    # Settings classes ignore extras because the environment is full of them; the file must not have any.
-    known = {field.alias or name for name, field in NodeConfig.model_fields.items()}
-    for name in raw:
-        if name not in known:
-            raise ValueError(f"unknown key {name!r}; known are {', '.join(sorted(known))}")
+def _overlay(
+    raw: dict[str, Any], table: type[BaseModel], prefix: str, environment: Mapping[str, str]
+) -> dict[tuple[str, ...], str]:
+    """Put what the environment says into `raw`; return the key paths that came from there, with their variables.
+
+    Values of lists are JSON; everything else is text, which the model reads as numbers and booleans too.
+    """
+    overridden: dict[tuple[str, ...], str] = {}
+    for name, field in table.model_fields.items():
+        key, variable = field.alias or name, f"{prefix}{name.upper()}"
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            nested = dict(raw.get(key) or {}) if isinstance(raw.get(key) or {}, dict) else None
+            if nested is None:
+                continue  # not a table: the model says so
+            below = _overlay(nested, inner, f"{variable}__", environment)
+            if below:
+                raw[key] = nested
+                overridden |= {(key, *path): env for path, env in below.items()}
+        elif variable in environment:
+            raw[key] = _from_text(environment[variable])
+            overridden[(key,)] = variable
+    return overridden
+
+
+def _from_text(text: str) -> object:
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _line(loc: tuple[int | str, ...], message: str, overridden: Mapping[tuple[str, ...], str]) -> str:
+    path = tuple(str(part) for part in loc)
+    variable = overridden.get(path)
+    source = f" (from {variable})" if variable else ""
+    unknown = " (unknown key)" if message.startswith("Extra inputs") else ""
+    return f"{'.'.join(path) or 'node.toml'}{source}: {message}{unknown}"
 
 
 def _resolved(config: NodeConfig, base: Path) -> NodeConfig:

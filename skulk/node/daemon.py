@@ -12,6 +12,7 @@ import contextlib
 import random
 import secrets
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -270,9 +271,7 @@ class Daemon:
             while True:
                 self._probe.installing[engine] = f"{engine}: its environment is being installed"
                 try:
-                    await asyncio.to_thread(
-                        ensure, engine, self._config.engines_path, progress=lambda line: _log.debug("engine", line=line)
-                    )
+                    await self._install(engine)
                 except errors.Transient as error:
                     self._probe.installing[engine] = f"{engine}: {error}; tried again"
                     _log.warning("engine_install_failed", engine=engine, error=error.message)
@@ -285,6 +284,20 @@ class Daemon:
                 break
             self._loop.look_at_machine()
         await asyncio.Event().wait()
+
+    async def _install(self, engine: str) -> None:
+        stop = threading.Event()
+        try:
+            await asyncio.to_thread(
+                ensure,
+                engine,
+                self._config.engines_path,
+                progress=lambda line: _log.debug("engine", line=line),
+                stop=stop,
+            )
+        finally:
+            # A thread cannot be cancelled, and the daemon does not end before its threads have.
+            stop.set()
 
 
 class _InstallingProbe(MachineProbe):

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from skulk.core.domain import CommitId
+from skulk.core.errors import SRC_DISK, Transient
 from skulk.core.ports import Persisted
 
 
@@ -26,10 +27,15 @@ class FileJournal:
             return Persisted()
 
     def save(self, persisted: Persisted) -> None:
+        """Raises Transient (SRC_DISK): what cannot be remembered must not be acted on, and a full disk must not end
+        the daemon."""
         data = json.dumps({"accepted": persisted.accepted})
         temporary = self._path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            raise Transient(SRC_DISK, f"{self._path} cannot be written: {error.strerror or error}") from error

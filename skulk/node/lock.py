@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from skulk.core import errors
+
+# `holder` takes the lock for a moment to find out whether it is free; a daemon that starts just then waits it out.
+GLANCE_SECONDS = 0.5
 
 
 class StateLock:
@@ -21,13 +25,19 @@ class StateLock:
         """Raises Terminal CFG_STATE_LOCKED naming the other daemon's pid."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            raise errors.Terminal(
-                errors.CFG_STATE_LOCKED, f"{self._path.parent} is used by the daemon with pid {self.holder()}"
-            ) from None
+        deadline = time.monotonic() + GLANCE_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    continue
+                os.close(fd)
+                raise errors.Terminal(
+                    errors.CFG_STATE_LOCKED, f"{self._path.parent} is used by the daemon with pid {self.holder()}"
+                ) from None
         os.ftruncate(fd, 0)
         os.write(fd, str(os.getpid()).encode())
         self._fd = fd

@@ -1,7 +1,7 @@
 """Logs: for people on a terminal's stderr, JSON lines on stdout under a service.
 
-Keys are fixed (architecture §10): ts level event node component msg request_id model placement commit trace_id
-exception, and what an event adds. `SKULK_LOGGING_EXTERNAL=1` forces JSON.
+Keys are fixed: ts level event node component request_id model placement commit exception, and what an event adds.
+`SKULK_LOGGING_EXTERNAL=1` forces JSON.
 """
 
 from __future__ import annotations

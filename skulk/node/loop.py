@@ -8,7 +8,7 @@ simulator runs this very loop on a virtual clock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -21,17 +21,22 @@ from skulk.core.domain import (
     DeploymentName,
     Fleet,
     FleetView,
+    Launch,
     Link,
     Member,
     NodeName,
+    Placement,
     PlacementUid,
     RunnerFacts,
     RunningPlacement,
 )
+from skulk.core.formats.content import content_key
 from skulk.core.planner import plan, why
 from skulk.core.ports import Clock, Machine, Probe, RunnerHost, Weights
 from skulk.core.reconcile import limits
+from skulk.core.reconcile.actions import Forget
 from skulk.core.reconcile.decide import Decision, decide
+from skulk.core.reconcile.fold import STUCK
 from skulk.core.reconcile.ledger import Ledger
 from skulk.core.reconcile.machine import Phase
 from skulk.core.reconcile.observed import Observed, part_for
@@ -48,6 +53,8 @@ _log = structlog.get_logger(component="loop")
 BUSY_SECONDS = 0.25
 # Events that arrive together are looked at together.
 COALESCE_SECONDS = 0.01
+# Rounds come at least every RESYNC_SECONDS; one that is missing for this long means that the daemon itself stood still.
+STALL_SECONDS = 1.5 * limits.RESYNC_SECONDS
 # The engine environments are looked at again this often (and whenever a person asks).
 MACHINE_SECONDS = 10.0
 
@@ -105,7 +112,7 @@ class NodeLoop:
         self._machine: Machine | None = None
         self._events = EventLog()
         self._ledger = Ledger()
-        self._beat_at = ports.clock.now()
+        self._beat_at = self._awake_since = ports.clock.now()
         self.stock_taken = False
         self.closing = False
         """Nothing is decided any more; runners stay as they are."""
@@ -118,17 +125,29 @@ class NodeLoop:
         self._woken.set()
 
     def reset(self, uids: frozenset[PlacementUid]) -> int:
-        """Clear breaker, wedge and backoff of the given placements; return how many were stuck."""
+        """Clear breaker, wedge, backoff and failed fetches of the given placements, and have the files of those that
+        do not run looked at again; return how many were stuck."""
         before = self._ledger
-        self._ledger = before.reset(uids, self._ports.clock.now())
+        files = self._files_of(uid for uid in uids if before.record(uid).phase in {Phase.PENDING, *STUCK})
+        self._ledger = before.reset(uids, self._ports.clock.now(), frozenset(files.values()))
+        self._applier.apply(Forget(content) for content in sorted(set(files.values())))
         for uid in uids:
             self._applier.failed_starts.pop(uid, None)
         self.wake()
-        return sum(1 for uid, record in self._ledger.records.items() if before.records[uid] is not record)
+        stuck = {uid for uid, record in self._ledger.records.items() if before.records[uid] is not record}
+        return len(stuck | {uid for uid, content in files.items() if content in before.fetches})
+
+    def _files_of(self, uids: Iterable[PlacementUid]) -> dict[PlacementUid, str]:
+        """Placement → content key of its card, for those that are planned here."""
+        fleet, blueprint = self._planned.fleet, self._planned.blueprint
+        if fleet is None or blueprint is None:
+            return {}
+        models = {placement.uid: placement.model for placement in blueprint.on_node(self._node)}
+        return {uid: content_key(fleet.cards[models[uid]]) for uid in uids if models.get(uid) in fleet.cards}
 
     @property
     def beat_age_seconds(self) -> float:
-        """How long ago the last round ended: the liveness of the daemon."""
+        """How long ago the last round began: the liveness of the daemon."""
         return self._ports.clock.now() - self._beat_at
 
     @property
@@ -152,6 +171,9 @@ class NodeLoop:
     def round(self) -> Decision | None:
         """One round. Returns None while nothing may be decided (machine unknown, or closing)."""
         now = self._ports.clock.now()
+        if now - self._beat_at > STALL_SECONDS:
+            # We were stopped or starved, and read no heartbeat meanwhile: that is nobody else's fault.
+            self._awake_since = now
         self._beat_at = now
         source = self._source()
         runners = dict(self._ports.runners.observe())
@@ -198,6 +220,7 @@ class NodeLoop:
             in_flight=self._applier.in_flight,
             failed_starts=dict(self._applier.failed_starts),
             orphan_seconds=self._orphan_seconds,
+            awake_since=self._awake_since,
         )
         return decide(part, observed, self._ledger, now)
 
@@ -218,50 +241,38 @@ class NodeLoop:
     def _running(self, runners: Mapping[PlacementUid, RunnerFacts]) -> tuple[RunningPlacement, ...]:
         """What this node works on: its live runners, and what it has begun but has no process for (fetching,
         backing off), so that a re-plan does not look elsewhere or change its mind about an open context."""
-        placements = [p for p in self._begun() if p.uid not in runners]
-        for uid, facts in sorted(runners.items()):
+        placements = [self._begun(p) for p in self._planned_here() if p.uid not in runners]
+        for uid, facts in runners.items():
             if facts.link is Link.DEAD:
                 continue
             phase = self._ledger.record(uid).phase
-            launch = facts.launch
-            placements.append(
-                RunningPlacement(
-                    uid=uid,
-                    deployment=launch.deployment,
-                    replica=launch.replica,
-                    model=launch.model,
-                    node=self._node,
-                    backend=launch.backend,
-                    context_tokens=launch.context_tokens,
-                    concurrency=launch.concurrency,
-                    launch_hash=launch.launch_hash,
-                    content_hash=launch.content_hash,
-                    memory_bytes=launch.memory_bytes,
-                    complete=phase is Phase.READY,
-                    draining=phase in (Phase.DRAINING, Phase.STOPPING),
-                )
-            )
+            reported = self._reported(facts.launch, facts.launch.memory_bytes)
+            draining = phase in (Phase.DRAINING, Phase.STOPPING)
+            placements.append(replace(reported, complete=phase is Phase.READY, draining=draining))
         return tuple(sorted(placements, key=lambda p: p.uid))
 
-    def _begun(self) -> list[RunningPlacement]:
+    def _planned_here(self) -> tuple[Placement, ...]:
+        """What the last blueprint wanted here and the ledger knows: begun, with or without a process."""
         planned = self._planned.blueprint.on_node(self._node) if self._planned.blueprint else ()
-        return [
-            RunningPlacement(
-                uid=p.uid,
-                deployment=p.deployment,
-                replica=p.replica,
-                model=p.model,
-                node=self._node,
-                backend=p.backend,
-                context_tokens=p.context_tokens,
-                concurrency=p.concurrency,
-                launch_hash=p.launch_hash,
-                content_hash=p.content_hash,
-                memory_bytes=p.ranks[0].memory_bytes,
-            )
-            for p in planned
-            if p.uid in self._ledger.records
-        ]
+        return tuple(p for p in planned if p.uid in self._ledger.records)
+
+    def _begun(self, placement: Placement) -> RunningPlacement:
+        return self._reported(placement, placement.ranks[0].memory_bytes)
+
+    def _reported(self, source: Launch | Placement, memory_bytes: int) -> RunningPlacement:
+        return RunningPlacement(
+            uid=source.uid,
+            deployment=source.deployment,
+            replica=source.replica,
+            model=source.model,
+            node=self._node,
+            backend=source.backend,
+            context_tokens=source.context_tokens,
+            concurrency=source.concurrency,
+            launch_hash=source.launch_hash,
+            content_hash=source.content_hash,
+            memory_bytes=memory_bytes,
+        )
 
     def _note_phases(self, before: Ledger, after: Ledger) -> None:
         wall = self._ports.clock.wall()

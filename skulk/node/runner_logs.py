@@ -34,9 +34,13 @@ class RunnerLogs:
         tail: deque[str] = deque(maxlen=max(0, lines))
         offset, newest = 0, None
         for path in self._files(uid):
-            data = await asyncio.to_thread(_read, path, 0)
-            tail.extend(_lines(data))
-            newest, offset = path, len(data)
+            data, offset = await asyncio.to_thread(_read, path, 0)
+            newest, rest = path, b""
+            if follow:
+                # The last line may be half written: the rest of it comes with what follows.
+                data, newline, rest = data.rpartition(b"\n")
+                data, offset = data + newline, offset - len(rest)
+            tail.extend(_text(line) for line in data.splitlines())
         for text in tail:
             yield text
         rest = b""
@@ -47,26 +51,21 @@ class RunnerLogs:
                 continue
             if files[-1] != newest:
                 newest, offset, rest = files[-1], 0, b""
-            data = await asyncio.to_thread(_read, files[-1], offset)
-            offset += len(data)
+            data, offset = await asyncio.to_thread(_read, files[-1], offset)
             *whole, rest = (rest + data).split(b"\n")
             for line in whole:
                 yield _text(line)
 
 
-def _read(path: Path, offset: int) -> bytes:
+def _read(path: Path, offset: int) -> tuple[bytes, int]:
+    """What stands after `offset`, and the offset of its end; a file that was cut short is read from its start."""
     try:
         with path.open("rb") as file:
-            if file.seek(0, 2) < offset:
-                offset = 0
-            file.seek(offset)
-            return file.read()
+            file.seek(offset if offset <= file.seek(0, 2) else 0)
+            data = file.read()
+            return data, file.tell()
     except OSError:
-        return b""
-
-
-def _lines(data: bytes) -> list[str]:
-    return [_text(line) for line in data.splitlines()]
+        return b"", offset
 
 
 def _text(line: bytes) -> str:

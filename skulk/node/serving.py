@@ -141,6 +141,15 @@ class NodeServing:
             )
         model = resolve(name, view.models)
         if model is None:
+            suspended = [d for d in view.resources.get("deployments", ()) if d.name == name and d.spec.get("suspend")]
+            if suspended:
+                raise RequestError(
+                    errors.REQ_MODEL,
+                    f"deployment {name!r} is suspended by its manifest",
+                    status=404,
+                    param="model",
+                    slug="model_not_found",
+                )
             available = ", ".join(sorted({n for m in view.models for n in m.names})) or "none yet"
             raise RequestError(
                 errors.REQ_MODEL,
@@ -197,24 +206,21 @@ class NodeServing:
     # --- for people -----------------------------------------------------------------------------------------
 
     def _placements_of(self, name: str) -> tuple[PlacementUid, ...]:
+        """The placements that `name` means: none for a deployment that is not placed. Raises RequestError 404."""
         found = [
             PlacementUid(resource.name)
             for resource in self._view.resources.get("placements", ())
             if name in (resource.name, resource.status.get("deployment"))
         ]
         found += [uid for uid in self._logs.known() if uid == name and uid not in found]
-        if not found:
-            raise RequestError(
-                errors.REQ_NOT_FOUND,
-                f"no deployment or placement is called {name!r}",
-                status=404,
-                kind="not_found_error",
-                slug="not_found",
-            )
+        if not found and all(name != d.name for d in self._view.resources.get("deployments", ())):
+            raise _not_found(f"no deployment or placement is called {name!r}")
         return tuple(found)
 
     async def logs(self, name: str, lines: int, follow: bool) -> AsyncIterator[str]:
         uids = self._placements_of(name)
+        if not uids:
+            raise _not_found(f"deployment {name!r} has no placement on this node (see `skulk why {name}`)")
         for uid in uids[:-1]:
             async for line in self._logs.lines(uid, lines, False):
                 yield f"{uid} {line}"
@@ -248,6 +254,10 @@ class NodeServing:
                 )
             )
         return len(rest)
+
+
+def _not_found(message: str) -> RequestError:
+    return RequestError(errors.REQ_NOT_FOUND, message, status=404, kind="not_found_error", slug="not_found")
 
 
 def _queue_full(model: ServedModel) -> RequestError:

@@ -32,12 +32,17 @@ class SourceState:
     fleet: Fleet | None = None
     attempted: CommitId | None = None
     accepted: CommitId | None = None
-    leaving: bool = False
-    """The accepted commit has no manifest of this node."""
+    standing: Reason = Reason.COMMIT_ACCEPTED
+    """How this node stands in the accepted commit: in it, leaving, or not in the fleet."""
     misses: int = 0
     conditions: tuple[Condition, ...] = (
         Condition(ConditionType.READY, Status.FALSE, Reason.NO_COMMIT, "the source was not looked at yet"),
     )
+
+    @property
+    def leaving(self) -> bool:
+        """Nothing may run here: the accepted commit has no manifest of this node."""
+        return self.standing is not Reason.COMMIT_ACCEPTED
 
 
 class SourceLoop:
@@ -81,8 +86,10 @@ class SourceLoop:
             self.state = replace(self.state, conditions=(lost,))
             return
         if loaded.fleet is not None:
-            leaving = self._policy.node not in loaded.fleet.nodes
-            self.state = SourceState(loaded.fleet, accepted, accepted, leaving, conditions=_accepted(accepted, leaving))
+            present = self._policy.node in loaded.fleet.nodes
+            standing = Reason.COMMIT_ACCEPTED if present else Reason.NODE_NOT_IN_FLEET
+            conditions = _accepted(accepted, standing)
+            self.state = SourceState(loaded.fleet, accepted, accepted, standing, conditions=conditions)
 
     def poke(self) -> None:
         """Look now instead of at the next poll."""
@@ -106,8 +113,8 @@ class SourceLoop:
     async def _consider(self, head: CommitId) -> None:
         before = self.state
         if head == before.accepted and before.fleet is not None:
-            leaving = before.leaving
-            self.state = replace(before, attempted=head, misses=0, conditions=_accepted(head, leaving))
+            conditions = _accepted(head, before.standing)
+            self.state = replace(before, attempted=head, misses=0, conditions=conditions)
             return
         verify = required_verification(self._policy, before.fleet)
         facts = await self._repo.facts(head, before.accepted, verify)
@@ -117,9 +124,8 @@ class SourceLoop:
             case Accept():
                 # Durable before it is acted on: a daemon that dies now must not come back older than it was.
                 self._journal.save(Persisted(accepted=head))
-                self.state = SourceState(
-                    verdict.fleet, head, head, verdict.leaving, conditions=_accepted(head, verdict.leaving)
-                )
+                conditions = _accepted(head, verdict.reason)
+                self.state = SourceState(verdict.fleet, head, head, verdict.reason, conditions=conditions)
                 _log.info("commit_accepted", commit=head, subject=facts.subject, warnings=list(verdict.warnings))
             case Reject():
                 message = f"{verdict.code.id} {verdict.message} ({verdict.code.fix})"
@@ -166,9 +172,9 @@ class SourceLoop:
 _UNREACHED = frozenset({Reason.SOURCE_STALE, Reason.SOURCE_UNREACHABLE})
 
 
-def _accepted(commit: CommitId, leaving: bool) -> tuple[Condition, ...]:
-    if leaving:
-        message = f"commit {commit[:12]} has no manifest of this node: it drains and stays out"
-        return (Condition(ConditionType.READY, Status.FALSE, Reason.NODE_NOT_IN_FLEET, message, commit),)
-    message = f"commit {commit[:12]} is accepted"
-    return (Condition(ConditionType.READY, Status.TRUE, Reason.COMMIT_ACCEPTED, message, commit),)
+def _accepted(commit: CommitId, reason: Reason) -> tuple[Condition, ...]:
+    if reason is Reason.COMMIT_ACCEPTED:
+        return (Condition(ConditionType.READY, Status.TRUE, reason, f"commit {commit[:12]} is accepted", commit),)
+    removed = "removed the manifest of this node" if reason is Reason.LEAVING else "has no manifest of this node"
+    message = f"commit {commit[:12]} {removed}: nothing runs here until there is one"
+    return (Condition(ConditionType.READY, Status.FALSE, reason, message, commit),)

@@ -227,7 +227,7 @@ class FakeHost:
 
 
 class FakeWeights:
-    """Files that arrive after `seconds`, unless the card is in `failing`."""
+    """Files that arrive after `seconds`, unless the card is in `failing`; for good when it is in `refused` too."""
 
     def __init__(self, clock: Clock, wake: Callable[[], None] = lambda: None) -> None:
         self._clock = clock
@@ -236,6 +236,7 @@ class FakeWeights:
         self._cards: dict[str, Card] = {}
         self.seconds = 1.0
         self.failing: set[str] = set()
+        self.refused: set[str] = set()
 
     def observe(self) -> Mapping[str, WeightsFacts]:
         return dict(self._facts)
@@ -257,7 +258,7 @@ class FakeWeights:
                 active=False,
                 error_code="SK-WGT-002",
                 error="a file is missing",
-                retry=True,
+                retry=card.name not in self.refused,
                 failed_at=self._clock.now(),
             )
         else:

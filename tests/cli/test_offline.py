@@ -108,6 +108,18 @@ def test_a_model_directory_becomes_a_card_and_a_deployment(tmp_path: Path, model
     assert card["source"] == {"local": model.name}
 
 
+def test_model_files_beside_their_card_take_its_name(tmp_path: Path, model: Path, skulk: Skulk) -> None:
+    files = tmp_path / "shelf" / "fox-tiny" / "files"
+    files.parent.mkdir(parents=True)
+    model.rename(files)
+    result = skulk("init", str(tmp_path / "home"), "--no-git", "--model-dir", str(files))
+    assert result.exit_code == 0, result.output
+    assert f"modelRoots in node.toml must contain {tmp_path / 'shelf'}\n" in result.stdout
+    assert skulk("validate", str(tmp_path / "home")).stdout.startswith("ok: 1 fleet, 1 node, 1 deployment, 1 card")
+    card = yaml.safe_load((tmp_path / "home/cards/fox-tiny/card.yaml").read_text())["spec"]
+    assert card["source"] == {"local": "fox-tiny/files"}
+
+
 @pytest.mark.parametrize("fault", ["no config", "config is a list", "no layers", "no weights", "link out", "not there"])
 def test_a_directory_that_is_no_model_is_refused_before_anything_is_written(
     fault: str, tmp_path: Path, model: Path, skulk: Skulk

@@ -130,7 +130,6 @@ def test_what_exists_is_not_deleted(node: FakeNode, skulk: Skulk) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("deployment",),
         ("deployment/",),
         ("wolf/x",),

@@ -220,8 +220,6 @@ def test_runners_without_a_daemon_free_their_memory(node_at):
 
 
 def test_node_stop_ends_everything_even_when_the_daemon_is_dead(node: Node):
-    from skulk.node.control import stop
-
     node.start()
     node.push_base(slow=deployment("slow", "parrot", engine={"name": "scripted"}))
     node.wait_ready("slow")
@@ -231,7 +229,7 @@ def test_node_stop_ends_everything_even_when_the_daemon_is_dead(node: Node):
     node.start()
     pid = node.wait_replaced("slow", pid)
     node.end(signal.SIGKILL)
-    assert stop(node.base / "node.toml") == 0
+    assert node.skulk("node", "stop", "--config", "node.toml").returncode == 0
     assert not alive(pid)
 
 
@@ -242,7 +240,7 @@ def test_a_node_whose_manifest_is_removed_drains_and_stays_out(node: Node):
     pid = node.runner("slow")["pid"]
     node.push({"fleet/nodes/demo.yaml": None})
     until(lambda: not alive(pid), "the runner is stopped")
-    assert any(c["reason"] == "NodeNotInFleet" for c in node.get("/fleet/v1/status")["conditions"])
+    assert any(c["reason"] == "Leaving" for c in node.get("/fleet/v1/status")["conditions"])
     commit = node.revert()
     node.wait_ready("slow", commit)
 

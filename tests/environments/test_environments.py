@@ -156,6 +156,26 @@ def test_an_installer_that_hangs_is_ended_at_the_deadline(toy: Path, tmp_path: P
         ensure("toy", tmp_path / "engines", uv=str(hanging), deadline_seconds=0.2)
 
 
+def test_an_installer_ends_when_it_is_told_to_and_takes_its_children_along(toy: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+    slow = tmp_path / "uv"
+    # The child holds the output open: without it ending, the reader would wait for the whole ten minutes.
+    slow.write_text("#!/bin/sh\nsleep 600 &\necho begun $!\nwait\n")
+    slow.chmod(0o755)
+    children: list[int] = []
+
+    def progress(line: str) -> None:
+        if line.startswith("begun"):
+            children.append(int(line.split()[1]))
+            stop.set()
+
+    with pytest.raises(SkulkError, match="was stopped") as caught:
+        ensure("toy", tmp_path / "engines", uv=str(slow), progress=progress, stop=stop)
+    assert caught.value.code is ENG_INSTALL
+    assert len(children) == 1
+    assert discover(tmp_path / "engines") == environments.Discovery()
+
+
 # --- discovery and probing -------------------------------------------------------------------------------------
 
 

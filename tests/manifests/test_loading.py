@@ -29,7 +29,7 @@ def test_the_repositorys_own_fleet_is_valid() -> None:
     assert not result.diagnostics
     assert result.fleet.namespace == "demo"
     assert set(result.fleet.cards) == {"fox-tiny", "fox-tiny-bf16"}
-    assert result.fleet.deployments["fox-tiny"].context_tokens == 2048
+    assert result.fleet.deployments["chat"].context_tokens == 2048
 
 
 def test_the_repositorys_cards_describe_the_files_beside_them() -> None:

@@ -7,7 +7,7 @@ from worlds import BUILD, CARD, CONTENT, GIB, dead, facts, observed, part, place
 
 from skulk.core.domain import LastWords, Link, PlacementUid, Reason, Retiring, RunnerReport, WeightsFacts
 from skulk.core.reconcile import limits
-from skulk.core.reconcile.actions import Adopt, Clear, Drain, Fetch, Kill, Start, Stop
+from skulk.core.reconcile.actions import Adopt, Clear, Drain, Fetch, Forget, Kill, Start, Stop
 from skulk.core.reconcile.decide import decide
 from skulk.core.reconcile.ledger import Ledger, Record, backoff_seconds
 from skulk.core.reconcile.machine import Phase
@@ -327,3 +327,33 @@ def test_the_same_facts_lead_to_the_same_decision():
     world = (part(placement("a"), placement("b")), observed(facts("b"), dead("c")), Ledger(), 3.0)
     assert decide(*world) == decide(*world)
     assert BUILD.digest == decide(*world).actions[-1].launch.engine_digest
+
+
+@pytest.mark.parametrize("known", ["whole", "failed for good"])
+def test_while_files_are_looked_at_again_what_was_known_of_them_counts_for_nothing(known: str):
+    failed = WeightsFacts(CARD.name, CONTENT, error_code="SK-WGT-005", error="it leads out", failed_at=5.0)
+    looking = frozenset({f"forget/{CONTENT}"})
+    weights = {} if known == "whole" else {"weights": {CONTENT: failed}}
+    decision = decide(part(placement()), observed(in_flight=looking, **weights), Ledger(), 10.0)
+    assert decision.actions == ()
+    assert dict(decision.ledger.fetches) == {}
+    assert reasons(decision) == {A: Reason.FETCHING}
+    # Looked at: the files are gone from the facts, and are fetched.
+    (fetch,) = decide(part(placement()), observed(weights={}), decision.ledger, 10.1).actions
+    assert isinstance(fetch, Fetch)
+
+
+def test_silence_while_the_daemon_itself_stood_still_is_nobodys_fault():
+    silent = facts(last_heartbeat_at=0.0)
+    woken = decide(part(placement()), observed(silent, awake_since=60.0), ledger(Phase.READY), 60.0)
+    assert woken.actions == ()
+    later = decide(part(placement()), observed(silent, awake_since=60.0), ledger(Phase.READY), 71.0)
+    assert isinstance(later.actions[0], Kill)
+
+
+def test_the_files_of_a_model_that_cannot_be_loaded_are_looked_at_again():
+    words = LastWords(1, "SK-ENG-003", "a tensor is missing")
+    died = decide(part(placement()), observed(dead(words=words)), ledger(Phase.LOADING), 10.0)
+    assert died.actions == (Clear(A), Forget(CONTENT))
+    crashed = decide(part(placement()), observed(dead()), ledger(Phase.LOADING), 10.0)
+    assert crashed.actions == (Clear(A),)

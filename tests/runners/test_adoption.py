@@ -117,7 +117,7 @@ def test_a_runner_that_died_unseen_is_dead_in_stock_and_is_started_anew(site: An
         assert facts.link is Link.DEAD
         assert facts.last_words is not None
         assert facts.last_words.exit_code is None, "it was not our child"
-        assert "no daemon watched" in facts.last_words.message
+        assert "an earlier daemon started it" in facts.last_words.message
         await host.start(site.launch())
         assert host.observe()[facts.launch.uid].link is Link.DEAD, "until it is cleared"
         await host.clear(facts.launch.uid)

@@ -233,7 +233,7 @@ def test_a_node_whose_manifest_goes_drains_and_leaves_and_returns_with_it():
         sim.repo.commit(elsewhere)
         await sim.run_for(60)
         assert [p for p in sim.host.processes.values() if p.alive] == []
-        assert any(c.reason.value == "NodeNotInFleet" for c in sim.loop.view.conditions)
+        assert any(c.reason.value == "Leaving" for c in sim.loop.view.conditions)
         sim.repo.commit(tree(CHAT, CARDS))
         await sim.run_for(60)
         assert sim.serving["chat"]

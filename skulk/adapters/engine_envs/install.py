@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +33,8 @@ INSTALL_SECONDS_MAX = 1800.0
 """Some 300 MB over a slow line and unpacking them on a small machine: half an hour is ten times what was seen."""
 LOCK_POLL_SECONDS = 0.2
 """How often a builder that waits for another one looks again."""
+STOP_POLL_SECONDS = 0.2
+"""How soon an installer ends after it was told to: a person who pressed Ctrl-C does not notice."""
 TAIL_LINES = 12
 """Of the installer's output in an error: enough for its own message, which comes last."""
 
@@ -45,10 +48,11 @@ def ensure(
     progress: Progress = lambda line: None,
     uv: str | None = None,
     deadline_seconds: float = INSTALL_SECONDS_MAX,
+    stop: threading.Event | None = None,
 ) -> EngineEnvironment:
-    """The complete environment of `engine`, installed now when it is not there. Blocks; may be called by several
-    processes at once, one builds. `progress` gets one line at a time. `uv` is the program to use, by default the
-    one on PATH; without it (or with an empty text) pip does the work.
+    """The complete environment of `engine`, installed now when it is not there. Blocks until then, or until another
+    thread sets `stop`; may be called by several processes at once, one builds. `progress` gets one line at a time.
+    `uv` is the program to use, by default the one on PATH; without it (or with an empty text) pip does the work.
 
     Raises Terminal(ENG_MISSING) for an engine that has no environment, Transient(ENG_INSTALL) when building failed.
     """
@@ -57,14 +61,15 @@ def ensure(
     except ValueError as error:
         raise Terminal(ENG_MISSING, str(error)) from error
     end = time.monotonic() + deadline_seconds
-    with _building(wanted, end, progress):
+    stop = stop or threading.Event()
+    with _building(wanted, end, stop, progress):
         there = [found for found in discover(wanted.path.parent).environments if found == wanted]
         if there:
             return there[0]
         program = shutil.which("uv") if uv is None else uv
         try:
             shutil.rmtree(wanted.path, ignore_errors=True)
-            _build(wanted, program or None, end, progress)
+            _build(wanted, program or None, end, stop, progress)
         except OSError as error:
             shutil.rmtree(wanted.path, ignore_errors=True)
             raise Transient(ENG_INSTALL, f"{wanted.path.name}: {error}") from error
@@ -79,7 +84,7 @@ def _resolved(engines_dir: Path) -> Path:
     return engines_dir.resolve()
 
 
-def _build(wanted: EngineEnvironment, uv: str | None, end: float, progress: Progress) -> None:
+def _build(wanted: EngineEnvironment, uv: str | None, end: float, stop: threading.Event, progress: Progress) -> None:
     requirements = str(requirements_file(wanted.engine))
     progress(f"installing {wanted.engine} {wanted.version} into {wanted.path}")
     if uv is not None:
@@ -94,7 +99,7 @@ def _build(wanted: EngineEnvironment, uv: str | None, end: float, progress: Prog
             [*pip, "install", "--no-input", "--require-hashes", "-r", requirements],
         ]
     for command in commands:
-        _run(command, wanted, end, progress)
+        _run(command, wanted, end, stop, progress)
     if not os.access(wanted.python, os.X_OK):
         raise Transient(ENG_INSTALL, f"{wanted.path.name}: the installer made no {wanted.python}")
     draft = wanted.path / f".{MARKER}"
@@ -112,7 +117,9 @@ def _base_python() -> str:
     return getattr(sys, "_base_executable", None) or sys.executable
 
 
-def _run(command: Sequence[str], wanted: EngineEnvironment, end: float, progress: Progress) -> None:
+def _run(
+    command: Sequence[str], wanted: EngineEnvironment, end: float, stop: threading.Event, progress: Progress
+) -> None:
     """Run one command, its output line by line to `progress`. Raises Transient(ENG_INSTALL)."""
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
     with subprocess.Popen(
@@ -125,9 +132,11 @@ def _run(command: Sequence[str], wanted: EngineEnvironment, end: float, progress
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        # A group of its own: what the installer starts holds its output open and must end with it.
+        start_new_session=True,
     ) as process:
-        overdue = threading.Timer(max(0.0, end - time.monotonic()), process.kill)
-        overdue.start()
+        watcher = threading.Thread(target=_end_in_time, args=(process, end, stop), daemon=True)
+        watcher.start()
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -136,10 +145,11 @@ def _run(command: Sequence[str], wanted: EngineEnvironment, end: float, progress
                     progress(line.rstrip())
             code = process.wait()
         except BaseException:
-            process.kill()
+            _kill_group(process)
             raise
-        finally:
-            overdue.cancel()
+    watcher.join()
+    if stop.is_set():
+        raise Transient(ENG_INSTALL, f"{wanted.path.name}: the installation was stopped")
     if code != 0:
         late = " at its deadline" if time.monotonic() >= end else ""
         name = Path(command[0]).name
@@ -149,8 +159,23 @@ def _run(command: Sequence[str], wanted: EngineEnvironment, end: float, progress
         )
 
 
+def _end_in_time(process: subprocess.Popen[str], end: float, stop: threading.Event) -> None:
+    """Until the process has ended: end it at the deadline, or when that is asked for."""
+    while process.poll() is None:
+        if stop.wait(STOP_POLL_SECONDS) or time.monotonic() >= end:
+            _kill_group(process)
+            process.wait()
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    # Unreaped, its pid, and so its group, is nobody else's.
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
-def _building(wanted: EngineEnvironment, end: float, progress: Progress) -> Iterator[None]:
+def _building(wanted: EngineEnvironment, end: float, stop: threading.Event, progress: Progress) -> Iterator[None]:
     """Hold the right to build this environment; the kernel takes it back however the process ends."""
     path = wanted.path.parent / f".{wanted.path.name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -168,7 +193,8 @@ def _building(wanted: EngineEnvironment, end: float, progress: Progress) -> Iter
                 if not told:
                     progress(f"another process builds {wanted.path.name}; waiting for it")
                     told = True
-                time.sleep(LOCK_POLL_SECONDS)
+                if stop.wait(LOCK_POLL_SECONDS):
+                    raise Transient(ENG_INSTALL, f"{wanted.path.name}: the installation was stopped") from None
         yield
     finally:
         os.close(descriptor)

@@ -26,6 +26,8 @@ ANSWER_BYTES_MAX = 256 * 1024
 COMPLAINT_BYTES = 4096
 """Of what it says on stderr only the end is shown."""
 READ_BYTES = 64 * 1024
+REAP_SECONDS_MAX = 5.0
+"""A killed group is gone in milliseconds; a grandchild that left it and holds the output open is not waited for."""
 PROBE_SCRIPT = Path("skulk", "engines", "probe.py")
 
 
@@ -68,7 +70,11 @@ async def probe(
         return Probed(problem=f"{name}: the probe gave no answer within {deadline_seconds:g} s")
     finally:
         kill()
-        await process.wait()
+        # Output that nobody reads would keep the transport open, and `wait` waits for the transport too.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REAP_SECONDS_MAX):
+                await asyncio.gather(_last(process.stdout), _last(process.stderr))
+                await process.wait()
     if len(answer) > ANSWER_BYTES_MAX:
         return Probed(problem=f"{name}: the probe's answer is longer than {ANSWER_BYTES_MAX} bytes")
     if process.returncode != 0:

@@ -24,6 +24,8 @@ PROTOCOLS = ("file", "git", "http", "https", "ssh")
 
 # Between the polite and the hard signal: git removes its lock and temporary files on SIGTERM.
 TERMINATE_GRACE_SECONDS = 1.0
+# A killed group is gone in milliseconds; a process that left it and holds the output open is not waited for.
+REAP_SECONDS_MAX = 5.0
 
 # Largest answer that a command may give: the manifests of the largest fleet (64 MiB) and headers fit.
 STDOUT_BYTES_MAX = 96 * 1024 * 1024
@@ -188,14 +190,25 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Make sure that nothing of the command is left: first politely, then hard."""
     _signal(process.pid, signal.SIGTERM)
     try:
-        async with asyncio.timeout(TERMINATE_GRACE_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        pass
+        await _gone(process, TERMINATE_GRACE_SECONDS)
     finally:
         # Also when git itself is gone: its transport helper or ssh may ignore the polite signal.
         _signal(process.pid, signal.SIGKILL)
-    await process.wait()
+    await _gone(process, REAP_SECONDS_MAX)
+
+
+async def _gone(process: asyncio.subprocess.Process, seconds: float) -> None:
+    """Wait at most `seconds` for the end, reading on: output that nobody reads keeps the transport open, and `wait`
+    waits for the transport too."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(_discard(process.stdout), _discard(process.stderr))
+            await process.wait()
+
+
+async def _discard(stream: asyncio.StreamReader | None) -> None:
+    while stream is not None and await stream.read(_CHUNK_BYTES):
+        pass
 
 
 def _signal(group: int, number: signal.Signals) -> None:

@@ -54,7 +54,7 @@ def _told(place: Place) -> LastWords | None:
 
 def _how(exit_code: int | None) -> str:
     if exit_code is None:
-        return "it ended while no daemon watched"
+        return "it ended, how is unknown (an earlier daemon started it)"
     if exit_code >= 0:
         return f"it ended with exit code {exit_code}"
     try:

@@ -23,15 +23,17 @@ CONFIG_BYTES_MAX = 4 * 1024 * 1024
 # A chat template is a few KB; only two words are searched in it.
 TEMPLATE_BYTES_MAX = 1024 * 1024
 _HASH_BLOCK_BYTES = 1024 * 1024
+# Below `cards/`, a folder of this name holds model files and is not read as manifests: no card may lie in one.
+_FILES = "files"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A card's name and spec (camelCase, as in YAML), and where the files are."""
+    """A card's name and spec (camelCase, as in YAML), and the model root that its `source.local` is looked up in."""
 
     name: str
     spec: Mapping[str, Any]
-    directory: Path
+    root: Path
 
 
 def name_from(text: str) -> str:
@@ -43,7 +45,10 @@ def name_from(text: str) -> str:
 def model_facts(directory: Path) -> ModelFacts:
     """Read, measure and hash a model directory. Raises InvalidInput (CLI_USAGE) naming the file and the field."""
     config = _config(directory)
-    name = name_from(directory.resolve().name)
+    root, local = _root_and_local(directory.resolve())
+    name = name_from(local.parts[0])
+    if name == _FILES:
+        name = name_from("")
     text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
     assert isinstance(text, dict)
     files = _files(directory)
@@ -55,7 +60,7 @@ def model_facts(directory: Path) -> ModelFacts:
     kv_heads = _integer(directory, text, "num_key_value_heads", heads)
     spec: dict[str, Any] = {
         "modelId": f"local/{name}",
-        "source": {"local": directory.resolve().name},
+        "source": {"local": local.as_posix()},
         "files": files,
         "nLayers": layers,
         "hiddenSize": hidden,
@@ -65,7 +70,14 @@ def model_facts(directory: Path) -> ModelFacts:
         "placement": {"compatibleBackends": ["mlx"]},
     }
     spec |= _described(config) | _reasoning(directory)
-    return ModelFacts(name, spec, directory.resolve())
+    return ModelFacts(name, spec, root)
+
+
+def _root_and_local(directory: Path) -> tuple[Path, Path]:
+    """The model root, and the directory below it. A directory `files` stands beside its card and says nothing of the
+    model; what holds it does."""
+    root = directory.parent.parent if directory.name == _FILES else directory.parent
+    return root, directory.relative_to(root)
 
 
 def _config(directory: Path) -> Mapping[str, Any]:

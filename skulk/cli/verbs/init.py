@@ -50,7 +50,7 @@ def init(
     if git:
         print(_make_repository(directory))
     if model is not None:
-        print(f"model {model.name}: modelRoots in node.toml must contain {model.directory.parent}")
+        print(f"model {model.name}: modelRoots in node.toml must contain {model.root}")
     print(f"next: read {directory / 'README.md'}, then `skulk validate {directory}`")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -38,12 +37,9 @@ def differing(directory: Path) -> list[str]:
 
 def schema_files() -> Mapping[str, str]:
     """File name → content, as committed."""
-    from skulk.core.manifests import generate
+    from skulk.core.manifests import generate, schema_text
 
-    return {
-        name: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        for name, value in generate().items()
-    }
+    return {name: schema_text(schema) for name, schema in generate().items()}
 
 
 def _content(file: Path) -> str | None:

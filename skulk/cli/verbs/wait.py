@@ -42,7 +42,7 @@ def wait(
     Exit codes: 0 it holds, 5 the time is over (the last known reason is printed), 4 the node was never reached.
     """
     asked = wishes or ["Ready"]
-    subject = target_of(target, asked)
+    subject = target_of(target)
     wanted = checked(asked, subject.kind)
     seconds = seconds_of(timeout)
     last = Answer(False, "the node was not reached")

@@ -149,7 +149,7 @@ class FleetSpec(Manifest):
     defaults: Defaults = Field(default_factory=Defaults, description="What deployments get that do not say otherwise.")
     version: Text | None = Field(default=None, description="Version of Skulk that nodes should run.")
     requests: Literal["session", "deny"] = Field(
-        default="deny", description="Whether imperative requests (`skulk place`) make session placements."
+        default="deny", description="Whether imperative requests make session placements."
     )
     tracing: Tracing = Field(default_factory=Tracing, description="Traces of requests across nodes.")
     logging: Logging = Field(default_factory=Logging, description="What nodes log.")

@@ -52,11 +52,18 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """Look at a card's files again: what is known of them, good or bad, does not count any more."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     launch: Launch
 
 
-Action = Adopt | Clear | Kill | Drain | Stop | Fetch | Start
+Action = Adopt | Clear | Kill | Drain | Stop | Fetch | Forget | Start
 
 
 def key(action: Action) -> str:
@@ -64,6 +71,8 @@ def key(action: Action) -> str:
     match action:
         case Fetch():
             return f"fetch/{action.content}"
+        case Forget():
+            return f"forget/{action.content}"
         case Start():
             return f"start/{action.launch.uid}"
         case _:

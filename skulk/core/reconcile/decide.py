@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from skulk.core.domain import PlacementUid, Reason, Waiting
+from skulk.core.errors import RUN_BREAKER
 from skulk.core.reconcile.actions import Action, key
 from skulk.core.reconcile.fold import STUCK, fold
 from skulk.core.reconcile.ledger import Ledger
@@ -74,6 +75,8 @@ def _stuck(ledger: Ledger, now: float) -> list[Waiting]:
         if record.phase not in STUCK:
             continue
         cause = f"{record.blame.code} {record.blame.message}" if record.blame else "it failed"
+        if record.phase is Phase.BROKEN:
+            cause = f"{RUN_BREAKER.id} {len(record.failures)} failures in a row, the last: {cause}"
         if record.phase is Phase.BACKOFF:
             on = f"retry in {max(0.0, record.retry_at - now):.0f} s"
         else:

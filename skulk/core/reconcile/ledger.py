@@ -82,8 +82,9 @@ class Ledger:
     def record(self, uid: PlacementUid) -> Record:
         return self.records.get(uid, Record(uid))
 
-    def reset(self, uids: frozenset[PlacementUid], now: float) -> Ledger:
-        """Clear breaker, wedge and backoff of the given placements; others are untouched."""
+    def reset(self, uids: frozenset[PlacementUid], now: float, contents: frozenset[str] = frozenset()) -> Ledger:
+        """Clear breaker, wedge and backoff of the given placements, and failed fetches of the given contents; others
+        are untouched."""
         stuck = (Phase.BACKOFF, Phase.BROKEN, Phase.WEDGED)
         return replace(
             self,
@@ -91,6 +92,7 @@ class Ledger:
                 uid: Record(uid, since=now, forgiven=True) if uid in uids and record.phase in stuck else record
                 for uid, record in self.records.items()
             },
+            fetches={content: fetch for content, fetch in self.fetches.items() if content not in contents},
         )
 
 

@@ -38,8 +38,6 @@ BREAKER_WINDOW_LOADS = 3.0
 FETCH_BACKOFF_SECONDS_MAX = 300.0
 # The prediction may be this much above what is free now: free memory is a noisy figure.
 ADMISSION_TOLERANCE = 0.10
-# A node that cannot admit what was planned says so to the planner after this long.
-ADMISSION_PATIENCE_SECONDS = 15.0
 # Patience with a request whose replica vanished before it answered.
 REROUTE_SECONDS_MAX = 15.0
 # On SIGTERM the open client streams may go on this long.

@@ -77,3 +77,5 @@ class Observed:
     failed_starts: Mapping[PlacementUid, Blame] = field(default_factory=dict)
     """Starts that failed before there was a process."""
     orphan_seconds: float = 600.0
+    awake_since: float = 0.0
+    """Since when the daemon has been looking without a gap: silence before that proves nothing."""

@@ -21,10 +21,12 @@ from skulk.core.domain import (
     RunnerFacts,
     RunnerReport,
     Waiting,
+    WeightsFacts,
 )
+from skulk.core.errors import ENG_MODEL
 from skulk.core.formats.content import content_key
 from skulk.core.reconcile import limits
-from skulk.core.reconcile.actions import Action, Adopt, Clear, Drain, Fetch, Kill, Start, Stop
+from skulk.core.reconcile.actions import Action, Adopt, Clear, Drain, Fetch, Forget, Kill, Start, Stop
 from skulk.core.reconcile.fold import LIVE, STUCK
 from skulk.core.reconcile.ledger import Blame, FetchRecord, Ledger, Record, backoff_seconds
 from skulk.core.reconcile.machine import Phase, RunnerEvent, allows
@@ -54,6 +56,10 @@ class Context:
         """The placement serves, here or on another node."""
         return uid in self.observed.ready_elsewhere or self.ledger.record(uid).phase is Phase.READY
 
+    def files(self, content: str) -> WeightsFacts | None:
+        """What is known of a card's files: nothing while they are being looked at again."""
+        return None if f"forget/{content}" in self.observed.in_flight else self.observed.weights.get(content)
+
     def alive(self, uid: PlacementUid) -> bool:
         facts = self.observed.runners.get(uid)
         return facts is not None and facts.link is not Link.DEAD
@@ -81,7 +87,7 @@ def kill_unresponsive(ctx: Context) -> Step:
     records: dict[PlacementUid, Record] = {}
     for uid, facts in sorted(ctx.observed.runners.items()):
         record = ctx.ledger.record(uid)
-        blame = _missed_deadline(facts, record, ctx.now)
+        blame = _missed_deadline(facts, record, ctx.now, ctx.observed.awake_since)
         if blame is None:
             continue
         actions.append(Kill(uid, blame.code, blame.message))
@@ -89,7 +95,7 @@ def kill_unresponsive(ctx: Context) -> Step:
     return Step(tuple(actions), records=records)
 
 
-def _missed_deadline(facts: RunnerFacts, record: Record, now: float) -> Blame | None:
+def _missed_deadline(facts: RunnerFacts, record: Record, now: float, awake_since: float) -> Blame | None:
     if facts.link is Link.SILENT:
         said = facts.last_words.message if facts.last_words is not None else ""
         return Blame("SK-RUN-002", said or f"no hello within {limits.HELLO_SECONDS_MAX:.0f} s")
@@ -98,7 +104,7 @@ def _missed_deadline(facts: RunnerFacts, record: Record, now: float) -> Blame | 
         return Blame("SK-RUN-003", "it did not stop when asked") if overdue else None
     if facts.link is not Link.CONNECTED:
         return None
-    if now - facts.last_heartbeat_at > limits.HEARTBEAT_SECONDS_MAX:
+    if now - max(facts.last_heartbeat_at, awake_since) > limits.HEARTBEAT_SECONDS_MAX:
         return Blame("SK-RUN-003", f"no heartbeat for {limits.HEARTBEAT_SECONDS_MAX:.0f} s")
     age = now - facts.started_at
     in_report = now - facts.report_since
@@ -134,7 +140,16 @@ def clear_dead(ctx: Context) -> Step:
         # Without a blueprint nobody knows yet whether it is wanted, and its last words still count.
         if not kept and (ctx.part.authoritative or record.phase is Phase.GONE):
             actions.append(Clear(uid))
+            actions += _files_to_check(ctx, uid, record)
     return Step(tuple(actions))
+
+
+def _files_to_check(ctx: Context, uid: PlacementUid, record: Record) -> list[Action]:
+    """A model that cannot be loaded may be a file that was damaged after it was verified: look again."""
+    placement = ctx.wanted.get(uid)
+    card = ctx.part.cards.get(placement.model) if placement is not None else None
+    unloadable = record.blame is not None and record.blame.code == ENG_MODEL.id
+    return [Forget(content_key(card))] if card is not None and unloadable else []
 
 
 def drain_retiring(ctx: Context) -> Step:
@@ -208,7 +223,7 @@ def fetch_missing(ctx: Context) -> Step:
         if card is None or ctx.ledger.record(placement.uid).phase not in {Phase.PENDING, *STUCK}:
             continue
         content = content_key(card)
-        facts = ctx.observed.weights.get(content)
+        facts = ctx.files(content)
         if facts is not None and facts.ready:
             continue
         fetch = fetches.get(content, ctx.ledger.fetches.get(content, FetchRecord()))
@@ -218,7 +233,9 @@ def fetch_missing(ctx: Context) -> Step:
             fetch = FetchRecord(attempts, ctx.now + pause if facts.retry else float("inf"), facts.failed_at)
             fetches[content] = fetch
         failed = facts is not None and bool(facts.error_code)
-        active = (facts is not None and facts.active) or f"fetch/{content}" in ctx.observed.in_flight
+        active = (facts is not None and facts.active) or bool(
+            ctx.observed.in_flight & {f"fetch/{content}", f"forget/{content}"}
+        )
         if not active and ctx.now >= fetch.retry_at:
             actions.append(Fetch(card, content, ctx.part.reserve_disk_bytes))
         if failed and facts is not None:
@@ -278,7 +295,7 @@ def _blocked(ctx: Context, placement: Placement, card: Card | None) -> Waiting |
             Reason.ENGINE_MISSING,
             f"no environment offers {placement.backend} {placement.engine_version} any more",
         )
-    facts = ctx.observed.weights.get(content_key(card))
+    facts = ctx.files(content_key(card))
     if facts is None or not facts.ready:
         return Waiting(uid, f"weights of {card.name}", Reason.FETCHING, "the files are not here yet")
     return None

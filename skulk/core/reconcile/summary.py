@@ -123,7 +123,7 @@ def fleet_conditions(
     )
     if behind:
         return _trio(False, True, False, Reason.CONVERGING, f"not ready: {', '.join(behind)}", commit)
-    return _trio(True, False, False, Reason.CONVERGED, f"{len(deployments)} deployments as declared", commit)
+    return _trio(True, False, False, Reason.CONVERGED, "every deployment is as declared", commit)
 
 
 def is_true(conditions: Iterable[Condition], type_: ConditionType) -> bool:
