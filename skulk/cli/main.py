@@ -19,6 +19,7 @@ from skulk.cli.verbs import (
     init,
     logs,
     node,
+    plan,
     reconcile,
     run,
     schema,
@@ -36,6 +37,7 @@ _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 VERBS: tuple[Verb, ...] = (
     ("init", init.init, init.EXAMPLES),
     ("validate", validate.validate, validate.EXAMPLES),
+    ("plan", plan.plan, plan.EXAMPLES),
     ("get", get.get, get.EXAMPLES),
     ("describe", describe.describe, describe.EXAMPLES),
     ("why", why.why, why.EXAMPLES),

@@ -46,22 +46,42 @@ def _submodules(root: Path, files: Sequence[TreeFile]) -> set[str]:
     return {folder for folder in own if not any(folder.startswith(f"{other}/") for other in own)}
 
 
-def read_revision(root: Path, revision: str) -> tuple[CommitId, tuple[TreeFile, ...]]:
-    """The commit that `revision` names and its manifest files below `root` (a folder of a git repository).
+def read_revision(root: Path, revision: str, option: str = "--rev") -> tuple[CommitId, tuple[TreeFile, ...]]:
+    """The commit that `revision` names and its manifest files below `root` (a folder of a git repository); `option` is
+    how the person gave it.
 
     Raises InvalidInput: CLI_USAGE when git is missing, `root` is in no repository, the revision does not exist or
     has no manifests there; what `read_tree` raises.
     """
-    if revision.startswith("-"):
-        raise InvalidInput(CLI_USAGE, f'--rev "{revision}" is no revision', fix="give a branch, tag or commit")
+    commit = commit_of(root, revision, option)
     store = Path(_git(root, "rev-parse", "--absolute-git-dir", about=str(root)))
     prefix = _git(root, "rev-parse", "--show-prefix", about=str(root)).strip("/")
-    named = f"{revision}^{{commit}}"
-    commit = CommitId(_git(root, "rev-parse", "--verify", "--quiet", named, about=f'--rev "{revision}"'))
     files = asyncio.run(read_tree(store, commit, prefix, str(root), GIT_SECONDS_MAX))
     if not files:
         raise _nothing_in(f"{root} at {revision}")
     return commit, files
+
+
+def commit_of(root: Path, revision: str, option: str = "--rev") -> CommitId:
+    """The commit that `revision` names in the repository of `root`. Raises InvalidInput (CLI_USAGE)."""
+    if revision.startswith("-"):
+        raise InvalidInput(CLI_USAGE, f'{option} "{revision}" is no revision', fix="give a branch, tag or commit")
+    named = f"{revision}^{{commit}}"
+    return CommitId(_git(root, "rev-parse", "--verify", "--quiet", named, about=f'{option} "{revision}"'))
+
+
+def first_parent(root: Path, commit: CommitId) -> CommitId | None:
+    """The commit before `commit` on its own line; None for the first of the repository.
+
+    Raises InvalidInput (CLI_USAGE) when a shallow clone ends there, so that nobody can tell.
+    """
+    _, *parents = _git(root, "rev-list", "--parents", "--max-count=1", commit, about=commit).split()
+    if parents:
+        return CommitId(parents[0])
+    if _git(root, "rev-parse", "--is-shallow-repository", about=str(root)) == "true":
+        message = f"what was before {commit[:12]} is not in this shallow clone"
+        raise InvalidInput(CLI_USAGE, message, fix="fetch one commit more (fetch-depth: 2), or name --base")
+    return None
 
 
 def _git(root: Path, *arguments: str, about: str) -> str:
@@ -72,7 +92,7 @@ def _git(root: Path, *arguments: str, about: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, env=environment, timeout=GIT_SECONDS_MAX, check=False)
     except FileNotFoundError as error:
-        raise InvalidInput(CLI_USAGE, "git is not installed", fix="install git, or validate without --rev") from error
+        raise InvalidInput(CLI_USAGE, "git is not installed", fix="install git, or work without revisions") from error
     except subprocess.TimeoutExpired as error:
         raise InvalidInput(CLI_USAGE, f"git did not answer within {GIT_SECONDS_MAX:g} s", fix="try again") from error
     if done.returncode != 0:

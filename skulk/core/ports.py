@@ -138,6 +138,10 @@ class Weights(Protocol):
         Never raises for a failed fetch: the facts carry code, message and whether to retry."""
         ...
 
+    def files(self) -> frozenset[str]:
+        """sha256 of every file of the models that are whole here. Never blocks for long: it is read every round."""
+        ...
+
     async def forget(self, content: str) -> None:
         """Drop a recorded failure, so that the next fetch starts afresh."""
         ...

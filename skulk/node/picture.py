@@ -39,6 +39,8 @@ class Picture:
     routable: frozenset[PlacementUid]
     runners: Mapping[PlacementUid, RunnerFacts]
     weights: Mapping[str, WeightsFacts]
+    files: frozenset[str]
+    """sha256 of the model files that are whole on this node."""
     why: Callable[[str], tuple[str, ...]]
     """The planner's reasons for one deployment, computed on request."""
     checks: tuple[Check, ...]

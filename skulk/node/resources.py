@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from skulk.core.domain import (
     Condition,
+    EngineBuild,
     Fleet,
     Link,
     Placement,
@@ -161,7 +162,10 @@ def nodes(picture: Picture) -> tuple[Resource, ...]:
                 "ready": picture.accepted is not None and declared is not None,
                 "backends": [b.backend for b in machine.builds],
                 "engines": [f"{b.backend} {b.version} ({b.device})" for b in machine.builds],
+                "builds": [_build(build) for build in machine.builds],
                 "memoryBytes": machine.memory_bytes,
+                "diskBytes": machine.disk_bytes,
+                "files": sorted(picture.files),
                 "placedBytes": sum(f.launch.memory_bytes for f in picture.runners.values() if f.link is not Link.DEAD),
                 "accepted": picture.accepted,
                 "version": picture.version,
@@ -174,6 +178,19 @@ def nodes(picture: Picture) -> tuple[Resource, ...]:
         spec = _spec(fleet, f"Node/{name}") if fleet and declared else {}
         resources.append(Resource("Node", name, spec, status, picture.source if name == picture.node else ()))
     return tuple(resources)
+
+
+def _build(build: EngineBuild) -> dict[str, object]:
+    """Everything that planning needs to know of an engine build (`skulk plan --live`)."""
+    return {
+        "backend": build.backend,
+        "engine": build.engine,
+        "version": build.version,
+        "digest": build.digest,
+        "device": build.device,
+        "unified": build.unified,
+        "deviceMemoryBytes": build.device_memory_bytes,
+    }
 
 
 def cards(picture: Picture) -> tuple[Resource, ...]:

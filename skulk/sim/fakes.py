@@ -233,6 +233,7 @@ class FakeWeights:
         self._clock = clock
         self._wake = wake
         self._facts: dict[str, WeightsFacts] = {}
+        self._cards: dict[str, Card] = {}
         self.seconds = 1.0
         self.failing: set[str] = set()
         self.refused: set[str] = set()
@@ -243,6 +244,7 @@ class FakeWeights:
     async def fetch(self, card: Card, content: str, *, keep_free_bytes: int) -> None:
         if content in self._facts and self._facts[content].ready:
             return
+        self._cards[content] = card
         begun = WeightsFacts(card.name, content, active=True, total_bytes=card.storage_bytes)
         self._facts[content] = begun
         try:
@@ -265,6 +267,10 @@ class FakeWeights:
                 begun, active=False, ready=True, done_bytes=done, model_dir=f"/models/{content}"
             )
         self._wake()
+
+    def files(self) -> frozenset[str]:
+        ready = (self._cards[content] for content, facts in self._facts.items() if facts.ready)
+        return frozenset(file.sha256 for card in ready for file in card.files)
 
     async def forget(self, content: str) -> None:
         self._facts.pop(content, None)

@@ -20,7 +20,7 @@ _LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 _PATH = re.compile(r"`((?:skulk|tests|docs|fleet|cards|schemas|benchmarks)/[\w./*-]*|\.ci/run|\.importlinter)`")
 _MAKE = re.compile(r"^\s*make ([a-z]+)", re.MULTILINE)
 # Verbs that pages mention as not there yet.
-PLANNED = frozenset({"plan", "simulate", "place"})
+PLANNED = frozenset({"simulate", "place"})
 
 
 def name_of(page: Path) -> str:

@@ -58,6 +58,7 @@ class LocalWeights:
         self._known_bad: dict[str, tuple[int, ...]] = {}
         self._facts: dict[str, WeightsFacts] = {}
         self._running: dict[str, _Running] = {}
+        self._files: tuple[frozenset[str], frozenset[str]] | None = None
         self._threads = ThreadPoolExecutor(FETCHES_AT_ONCE_MAX, thread_name_prefix="fetch")
         for content, model, size in self._store.complete():
             self._facts[content] = self._whole(content, CardName(model), size)
@@ -103,7 +104,11 @@ class LocalWeights:
 
     def files(self) -> frozenset[str]:
         """sha256 of every file of the models that are whole (what a member says it has)."""
-        return self._store.digests(content for content, facts in self._facts.items() if facts.ready)
+        ready = frozenset(content for content, facts in self._facts.items() if facts.ready)
+        # The markers of a model directory do not change, so that they are read once.
+        if self._files is None or self._files[0] != ready:
+            self._files = ready, self._store.digests(ready)
+        return self._files[1]
 
     async def close(self) -> None:
         """Stop what runs; drafts are removed."""

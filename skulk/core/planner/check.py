@@ -14,7 +14,8 @@ from enum import StrEnum
 from skulk.core.domain import Blueprint, Deployment, Fleet, Member, NodeName, Placement
 from skulk.core.memory import capacity, card_context_limit, shown
 from skulk.core.planner.eligibility import STAYING, Wanted, matches
-from skulk.core.planner.survey import Pool, Survey, pool_of, pools_of, survey
+from skulk.core.planner.room import Pool, pool_of
+from skulk.core.planner.survey import Site, Survey, pools_of, survey
 
 
 class Finding(StrEnum):
@@ -98,8 +99,9 @@ def _counts(blueprint: Blueprint, fleet: Fleet) -> Iterator[Note]:
             yield Note(Finding.REPLICA_COUNT, name, f"{wanted} replicas are wanted, placed or unplaced: {listed}")
 
 
-def _memory(blueprint: Blueprint, state: Survey) -> Iterator[Note]:
-    """Everything present counts; a placement that comes after another on its node reuses that one's room."""
+def held_bytes(blueprint: Blueprint, state: Survey) -> dict[tuple[NodeName, Pool], int]:
+    """What every node holds at most while a blueprint is carried out: everything present counts; a placement that
+    comes after another on its node reuses that one's room."""
     used: dict[tuple[NodeName, Pool], int] = defaultdict(int)
     retiring = {entry.uid: entry for entry in blueprint.retiring}
     for entry in blueprint.retiring:
@@ -114,15 +116,24 @@ def _memory(blueprint: Blueprint, state: Survey) -> Iterator[Note]:
                 if before is not None and before.node == rank.node and pool in pools_of(site, before.backend):
                     reused = min(before.memory_bytes, rank.memory_bytes)
                 used[rank.node, pool] += rank.memory_bytes - reused
+    return used
+
+
+def usable_bytes(site: Site, pool: Pool) -> int | None:
+    """The most that any build of a node may take of a pool; None when it has no build that uses it."""
+    builds = [build for build in site.builds if pool_of(build) is pool]
+    if site.member is None or not builds:
+        return None
+    return max(capacity(site.member, site.node, build).usable_bytes for build in builds)
+
+
+def _memory(blueprint: Blueprint, state: Survey) -> Iterator[Note]:
+    used = held_bytes(blueprint, state)
     for site in state.sites:
         for pool in Pool:
-            limits = [
-                capacity(site.member, site.node, build).usable_bytes
-                for build in site.builds
-                if site.member is not None and pool_of(build) is pool
-            ]
-            if limits and used[site.name, pool] > max(limits):
-                message = f"{pool.value} memory: {shown(used[site.name, pool], up=True)} of {shown(max(limits))}"
+            limit = usable_bytes(site, pool)
+            if limit is not None and used[site.name, pool] > limit:
+                message = f"{pool.value} memory: {shown(used[site.name, pool], up=True)} of {shown(limit)}"
                 yield Note(Finding.OVERCOMMITTED, site.name, message)
 
 

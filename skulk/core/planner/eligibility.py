@@ -6,8 +6,10 @@ facts only; memory, refusals and spread depend on the state of the plan and live
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from skulk.core.domain import (
     Card,
@@ -169,12 +171,13 @@ STAYING: tuple[Filter, ...] = (participating, undrained, unexcluded, selected)
 
 
 class Eligibility:
-    """The static filters for one deployment, remembered per kind of site."""
+    """The static filters for one deployment, remembered per kind of site (engines: per group)."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._early: dict[int, Rejection | None] = {}
         self._late: dict[int, tuple[EngineBuild, ...] | Rejection] = {}
+        self._engines: dict[int, tuple[EngineBuild, ...] | Rejection] = {}
         # The built-in node label differs within a kind.
         self._selector_by_name = LABEL_NODE in wanted.deployment.selector
 
@@ -196,39 +199,46 @@ class Eligibility:
             self._late[kind] = self._late_verdict(site)
         return self._late[kind]
 
+    def engines(self, site: Site) -> tuple[EngineBuild, ...] | Rejection:
+        """`backends`, for this site and all of its group."""
+        if site.group not in self._engines:
+            self._engines[site.group] = backends(self._wanted, site)
+        return self._engines[site.group]
+
     def _late_verdict(self, site: Site) -> tuple[EngineBuild, ...] | Rejection:
         if (no := selected(self._wanted, site)) is not None:
             return no
-        able = backends(self._wanted, site)
+        able = self.engines(site)
         if isinstance(able, Rejection):
+            return able
+        if not self._wanted.card.min_vram_bytes:
             return able
         verdicts = [(build, enough_vram(self._wanted.card, site, build)) for build in able]
         large = tuple(build for build, no in verdicts if no is None)
         return large or next(no for _, no in verdicts if no is not None)
 
 
-def summarise(rejections: list[tuple[NodeName, Rejection]], needed: str) -> tuple[Reason, str]:
+def summarise(
+    reasons: Sequence[tuple[NodeName, Reason]], message: Callable[[int], str], needed: str
+) -> tuple[Reason, str]:
     """One line for a replica that found no node: the nodes that came closest first, the rest counted.
 
-    `rejections` are in node order; `needed` names the backends, for the case that nobody has them.
+    `reasons` are in node order; `message` is asked for the few positions in them that are shown; `needed` names the
+    backends, for the case that nobody has them.
     """
-    if not rejections:
+    if not reasons:
         return Reason.NO_ELIGIBLE_NODE, "the fleet declares no nodes"
-    closest = max(STAGES.index(no.reason) for _, no in rejections)
-    reason = STAGES[closest]
-    leading = [(name, no) for name, no in rejections if no.reason is reason]
-    if reason is Reason.NO_BACKEND and len(leading) == len(rejections) > SHOWN_NODES_MAX:
-        return reason, f"none of {len(leading)} nodes offers {needed}"
-    parts = [f"{name} {no.message}" for name, no in leading[:SHOWN_NODES_MAX]]
-    if len(leading) > SHOWN_NODES_MAX:
-        parts.append(f"and {len(leading) - SHOWN_NODES_MAX} more {reason.value}")
-    passed: dict[Reason, int] = {}
-    for _, no in rejections:
-        if no.reason is not reason:
-            passed[no.reason] = passed.get(no.reason, 0) + 1
+    counts = Counter(reason for _, reason in reasons)
+    reason = max(counts, key=STAGES.index)
+    if reason is Reason.NO_BACKEND and counts[reason] == len(reasons) > SHOWN_NODES_MAX:
+        return reason, f"none of {len(reasons)} nodes offers {needed}"
+    leading = (position for position, (_, other) in enumerate(reasons) if other is reason)
+    parts = [f"{reasons[position][0]} {message(position)}" for position in islice(leading, SHOWN_NODES_MAX)]
+    if counts[reason] > SHOWN_NODES_MAX:
+        parts.append(f"and {counts[reason] - SHOWN_NODES_MAX} more {reason.value}")
+    passed = sorted((other, count) for other, count in counts.items() if other is not reason)
     if passed:
-        counts = ", ".join(f"{count} {other.value}" for other, count in sorted(passed.items()))
-        parts.append(f"other nodes: {counts}")
+        parts.append("other nodes: " + ", ".join(f"{count} {other.value}" for other, count in passed))
     return reason, "; ".join(parts)
 
 

@@ -1,7 +1,8 @@
-"""Where a new replica could go: what each node can offer now, and which offer is best.
+"""Where a new replica could go: what each node can offer now, and how offers compare.
 
 An offer says exactly how the replica would run there. Ranking: backend preference, files already present, few
 replicas of the same deployment, the node it is on already, most room left, lowest ordinal.
+Which node's offer is the best is found in `search`.
 """
 
 from __future__ import annotations
@@ -28,10 +29,33 @@ from skulk.core.memory import (
     footprint,
     shown,
 )
-from skulk.core.planner.eligibility import Eligibility, Rejection, Wanted, backend_rank, summarise
-from skulk.core.planner.survey import Site, Survey, pool_of
+from skulk.core.planner.eligibility import (
+    Eligibility,
+    Rejection,
+    Wanted,
+    backend_rank,
+)
+from skulk.core.planner.room import pool_of
+from skulk.core.planner.survey import Site, Survey
 
-Refusals = Mapping[tuple[NodeName, DeploymentName, LaunchHash], Refusal]
+Vetoed = tuple[NodeName, DeploymentName, LaunchHash]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """The vetoes in force, by what they refuse."""
+
+    by_vetoed: Mapping[Vetoed, Refusal]
+    by_deployment: Mapping[DeploymentName, frozenset[NodeName]]
+
+    def get(self, vetoed: Vetoed) -> Refusal | None:
+        return self.by_vetoed.get(vetoed)
+
+    def nodes(self, deployment: DeploymentName) -> frozenset[NodeName]:
+        """Nodes that refused something of this deployment."""
+        return self.by_deployment.get(deployment, frozenset())
+
+
 Releasing = Callable[[Site], RunningPlacement | None]
 """Which running placement would be gone before a new one starts on that site (its room may be reused)."""
 
@@ -54,8 +78,8 @@ class Offer:
     released: RunningPlacement | None
 
 
-class Market:
-    """All that decides offers for one deployment while its replicas are placed one by one."""
+class Offers:
+    """What each node says to one deployment while its replicas are placed one by one."""
 
     def __init__(self, wanted: Wanted, survey: Survey, refusals: Refusals) -> None:
         self.wanted = wanted
@@ -63,6 +87,8 @@ class Market:
         self._refusals = refusals
         self._eligibility = Eligibility(wanted)
         self._occupied: dict[NodeName, set[int]] = {}
+        self._refused = refusals.nodes(wanted.deployment.name)
+        self._present = survey.present(wanted.card)
 
     def occupy(self, name: NodeName, replica: int) -> None:
         """Note that a replica of this deployment is, or will be, on that node."""
@@ -71,29 +97,6 @@ class Market:
     def neighbours(self, name: NodeName, replica: int) -> list[int]:
         """The other replicas of this deployment on that node."""
         return sorted(self._occupied.get(name, set()) - {replica})
-
-    def best(
-        self, replica: int, releasing: Releasing = nothing, *, optimistic: bool = False
-    ) -> Offer | tuple[Reason, str]:
-        """The best offer of all nodes, or the one-line reason that there is none.
-
-        `optimistic` counts what is on its way out as gone already: not to place, but to know whether to wait.
-        """
-        chosen: Offer | None = None
-        chosen_key: tuple[object, ...] = ()
-        rejections: list[tuple[NodeName, Rejection]] = []
-        for site in self._survey.sites:
-            found = self.offer(site, replica, releasing(site), optimistic=optimistic)
-            if isinstance(found, Rejection):
-                rejections.append((site.name, found))
-                continue
-            key = self._key(found, replica)
-            # Sites come in ordinal order, so that "strictly better" leaves ties with the lowest ordinal.
-            if chosen is None or key < chosen_key:
-                chosen, chosen_key = found, key
-        if chosen is not None:
-            return chosen
-        return summarise(rejections, " or ".join(self.wanted.card.compatible_backends))
 
     def offer(
         self, site: Site, replica: int, released: RunningPlacement | None = None, *, optimistic: bool = False
@@ -106,8 +109,7 @@ class Market:
         for build in builds:
             found = self._on_build(site, build, released, optimistic=optimistic)
             if isinstance(found, Offer):
-                neighbours = self.neighbours(site.name, replica)
-                if neighbours and self.wanted.deployment.spread is Spread.NODE:
+                if self.wanted.deployment.spread is Spread.NODE and (neighbours := self.neighbours(site.name, replica)):
                     return Rejection(Reason.SPREAD, f"holds replica {neighbours[0]} already (spread: node)")
                 return found
             rejection = rejection or found
@@ -157,25 +159,24 @@ class Market:
             return Rejection(Reason.CONTEXT_TOO_LARGE, f"{has}; {fits} tokens would fit")
         return Rejection(Reason.INSUFFICIENT_MEMORY, has)
 
-    def _key(self, offer: Offer, replica: int) -> tuple[object, ...]:
+    def key(self, offer: Offer, replica: int) -> tuple[object, ...]:
         site = offer.site
-        assert site.member is not None
-        here: frozenset[str] = frozenset()
-        if not self.wanted.shas.isdisjoint(site.member.files):
-            here = self.wanted.shas & site.member.files
-        present = sum(file.bytes for file in self.wanted.card.files if file.sha256 in here)
+        here = self._occupied.get(site.name, set())
         return (
             backend_rank(self.wanted.card, offer.build.backend),
-            -present,
-            len(self.neighbours(site.name, replica)),
-            replica not in self._occupied.get(site.name, set()),
+            -self._present.get(site.index, 0),
+            len(here) - (replica in here),
+            replica not in here,
             -offer.left_bytes,
+            site.index,
         )
 
 
 def by_refused(refusals: Sequence[Refusal]) -> Refusals:
     """Refusals by what they refuse; of several for one thing the alphabetically first message is shown."""
-    found: dict[tuple[NodeName, DeploymentName, LaunchHash], Refusal] = {}
+    found: dict[Vetoed, Refusal] = {}
+    nodes: dict[DeploymentName, set[NodeName]] = {}
     for refusal in sorted(refusals, key=lambda r: (r.reason.value, r.message), reverse=True):
         found[refusal.node, refusal.deployment, refusal.launch_hash] = refusal
-    return found
+        nodes.setdefault(refusal.deployment, set()).add(refusal.node)
+    return Refusals(found, {name: frozenset(refused) for name, refused in nodes.items()})

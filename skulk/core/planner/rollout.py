@@ -30,9 +30,11 @@ from skulk.core.domain import (
 )
 from skulk.core.planner.digests import content_hash, placement_uid
 from skulk.core.planner.eligibility import Wanted
-from skulk.core.planner.offers import Market, Offer, Refusals, Releasing
+from skulk.core.planner.offers import Offer, Refusals, Releasing
+from skulk.core.planner.room import pool_of
+from skulk.core.planner.search import Market
 from skulk.core.planner.standing import Falls, Hold, Stands, serves, standing
-from skulk.core.planner.survey import Site, Survey, pool_of
+from skulk.core.planner.survey import Site, Survey
 
 
 @dataclass(slots=True)
@@ -311,7 +313,7 @@ class _Rollout:
                 reason = Reason.SURGE_DOES_NOT_FIT
                 message = f"no room beside the running one (update.strategy stop-first needs none): {message}"
         may_stay = [falls for falls in serving if falls.hold is Hold.UNTIL_REPLACED]
-        if not may_stay and serving and isinstance(self._market.best(replica.index, optimistic=True), Offer):
+        if not may_stay and serving and self._market.could_later(replica.index):
             may_stay = list(serving)
         for falls in may_stay[:1]:
             why = f"{falls.message}; {message}"

@@ -1,18 +1,18 @@
 """What the planner has to place things on: nodes as declared and as they report, and the room on each.
 
 `Site` pairs a Node manifest with its member record. Sites that cannot be told apart by any rule share a `kind`
-number, so that a verdict is worked out once per kind. `Room` is the account of memory: everything that runs counts
-until it is gone, so whatever the planner adds fits beside it. No decisions here.
+number, so that a verdict is worked out once per kind; those that offer the same builds under the same policy share
+a `group`, within which only labels and memory differ. The account of memory is in `room`. No decisions here.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from skulk.core.domain import (
+    Card,
+    CardName,
     DeploymentName,
     EngineBuild,
     Fleet,
@@ -24,6 +24,7 @@ from skulk.core.domain import (
 )
 from skulk.core.memory import capacity
 from skulk.core.planner.digests import canonical
+from skulk.core.planner.room import Entry, Pool, Room, pool_of
 
 # Labels that every node has without declaring them; a manifest's own label of that name would win.
 LABEL_NODE = "skulk.dev/node"
@@ -39,6 +40,10 @@ class Site:
     member: Member | None
     kind: int
     """Equal for sites that differ in name, ordinal, address, boot and files only."""
+    index: int
+    """Place in `Survey.sites`."""
+    group: int
+    """Equal for sites that differ in labels, platform, memory and reserve besides."""
 
     @property
     def name(self) -> NodeName:
@@ -66,45 +71,10 @@ class Site:
         return self.member is not None
 
 
-class Pool(StrEnum):
-    """Where a backend's memory comes from. All devices with memory of their own on a node count as one pool,
-    because builds of several engines may share one of them."""
-
-    MACHINE = "machine"
-    DEVICE = "device"
-
-
-def pool_of(build: EngineBuild) -> Pool:
-    return Pool.MACHINE if build.unified else Pool.DEVICE
-
-
 def pools_of(site: Site | None, backend: str) -> tuple[Pool, ...]:
     """The pools that a running placement occupies: both when its build is no longer reported, to be safe."""
     found = {pool_of(build) for build in (site.builds if site is not None else ()) if build.backend == backend}
     return tuple(sorted(found)) or (Pool.MACHINE, Pool.DEVICE)
-
-
-class Room:
-    """The memory account of one planning run: bytes in use per node and pool."""
-
-    def __init__(self) -> None:
-        self._used: dict[tuple[NodeName, Pool], int] = defaultdict(int)
-        self._leaving: dict[tuple[NodeName, Pool], int] = defaultdict(int)
-
-    def take(self, name: NodeName, pools: Iterable[Pool], size_bytes: int) -> None:
-        for pool in pools:
-            self._used[name, pool] += size_bytes
-
-    def leave(self, name: NodeName, pools: Iterable[Pool], size_bytes: int) -> None:
-        """Note that this much of what is in use is on its way out. It still counts."""
-        for pool in pools:
-            self._leaving[name, pool] += size_bytes
-
-    def used_bytes(self, name: NodeName, pool: Pool) -> int:
-        return self._used[name, pool]
-
-    def leaving_bytes(self, name: NodeName, pool: Pool) -> int:
-        return self._leaving[name, pool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +85,12 @@ class Survey:
     by_name: Mapping[NodeName, Site]
     room: Room
     running: Mapping[NodeName, tuple[RunningPlacement, ...]]
+    groups: tuple[tuple[Site, ...], ...]
+    """Sites by their `group` number, each in the order of `sites`."""
     _usable: dict[tuple[int, EngineBuild], int] = field(default_factory=dict)
+    _labelled: dict[str, dict[str | None, tuple[int, ...]]] = field(default_factory=dict)
+    _present: dict[CardName, Mapping[int, int]] = field(default_factory=dict)
+    _holders: dict[str, list[int]] = field(default_factory=dict)
 
     def pools(self, running: RunningPlacement) -> tuple[Pool, ...]:
         return pools_of(self.by_name.get(running.node), running.backend)
@@ -130,6 +105,40 @@ class Survey:
             found = self._usable[key] = capacity(site.member, site.node, build).usable_bytes
         return found
 
+    def by_free(self, group: int, build: EngineBuild) -> Sequence[Entry]:
+        """The sites of a group by what is free for one of its builds, kept up to date as room is taken."""
+        key = (group, build)
+        found = self.room.order(key)
+        if found is None:
+            usable = ((site.name, site.index, self.usable_bytes(site, build)) for site in self.groups[group])
+            found = self.room.make_order(key, pool_of(build), usable)
+        return found
+
+    def labelled(self, key: str, value: str) -> Sequence[int]:
+        """Indices of the sites that have this label, declared or built in."""
+        values = self._labelled.get(key)
+        if values is None:
+            found: dict[str | None, list[int]] = {}
+            for site in self.sites:
+                found.setdefault(site.label(key), []).append(site.index)
+            values = self._labelled[key] = {label: tuple(indices) for label, indices in found.items()}
+        return values.get(value, ())
+
+    def present(self, card: Card) -> Mapping[int, int]:
+        """Site index → bytes of the card's files that are there already; sites without any are left out."""
+        found = self._present.get(card.name)
+        if found is None:
+            if not self._holders:
+                for site in self.sites:
+                    for sha256 in site.member.files if site.member is not None else ():
+                        self._holders.setdefault(sha256, []).append(site.index)
+            sums: dict[int, int] = {}
+            for file in card.files:
+                for index in self._holders.get(file.sha256, ()):
+                    sums[index] = sums.get(index, 0) + file.bytes
+            found = self._present[card.name] = sums
+        return found
+
     def serving_bytes(self, name: NodeName, pool: Pool, but: DeploymentName) -> int:
         """What the serving placements of all other deployments hold: the least that is in use for certain."""
         return sum(
@@ -142,11 +151,10 @@ class Survey:
 def survey(fleet: Fleet, members: Sequence[Member], running: Sequence[RunningPlacement]) -> Survey:
     """The state before anything is placed: all that runs is in the account."""
     reported = {member.node: member for member in sorted(members, key=canonical)}
-    kinds: dict[object, int] = {}
-    sites = tuple(
-        Site(node, reported.get(node.name), kinds.setdefault(_kind(node, reported.get(node.name)), len(kinds)))
-        for node in sorted(fleet.nodes.values(), key=lambda node: (node.ordinal, node.name))
-    )
+    sites = _sites(fleet, reported)
+    groups: dict[int, list[Site]] = {}
+    for site in sites:
+        groups.setdefault(site.group, []).append(site)
     by_node: dict[NodeName, list[RunningPlacement]] = {}
     for entry in running:
         by_node.setdefault(entry.node, []).append(entry)
@@ -155,10 +163,28 @@ def survey(fleet: Fleet, members: Sequence[Member], running: Sequence[RunningPla
         {site.name: site for site in sites},
         Room(),
         {name: tuple(entries) for name, entries in by_node.items()},
+        tuple(tuple(alike) for _, alike in sorted(groups.items())),
     )
     for entry in running:
         found.room.take(entry.node, found.pools(entry), entry.memory_bytes)
     return found
+
+
+def _sites(fleet: Fleet, reported: Mapping[NodeName, Member]) -> tuple[Site, ...]:
+    kinds: dict[object, int] = {}
+    groups: dict[object, int] = {}
+    sites = []
+    for index, node in enumerate(sorted(fleet.nodes.values(), key=lambda node: (node.ordinal, node.name))):
+        member = reported.get(node.name)
+        kind = kinds.setdefault(_kind(node, member), len(kinds))
+        group = groups.setdefault(_group(node, member), len(groups))
+        sites.append(Site(node, member, kind, index, group))
+    return tuple(sites)
+
+
+def _group(node: Node, member: Member | None) -> object:
+    builds = None if member is None else member.builds
+    return (builds, node.backends, node.participation is Participation.FULL, node.cordon, node.drain)
 
 
 def _kind(node: Node, member: Member | None) -> object:

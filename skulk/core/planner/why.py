@@ -18,8 +18,9 @@ from skulk.core.domain import (
 )
 from skulk.core.memory import shown
 from skulk.core.planner.eligibility import Rejection, Wanted
-from skulk.core.planner.offers import Market, by_refused
+from skulk.core.planner.offers import by_refused
 from skulk.core.planner.planning import plan
+from skulk.core.planner.search import Market
 from skulk.core.planner.survey import Site, pools_of, survey
 
 
