@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +183,16 @@ def test_a_commit_is_compared_with_its_parent_and_a_branch_with_what_is_asked(ch
     assert actions("idea", "--base", "main") == everything
     assert skulk("plan").exit_code == 0, "the working tree is as HEAD"
     assert skulk("plan", "--path", str(checkout.root), "idea").exit_code == 1
+
+
+def test_before_the_first_commit_everything_is_new(checkout: Checkout, skulk: Skulk, tmp_path: Path) -> None:
+    shutil.copytree(checkout.root, tmp_path / "plain", ignore=shutil.ignore_patterns(".git"))
+    shutil.copytree(tmp_path / "plain", tmp_path / "unborn")
+    subprocess.run(["git", "init", "-q", str(tmp_path / "unborn")], check=True, capture_output=True)
+    for name in ("plain", "unborn"):
+        result = skulk("plan", "--path", str(tmp_path / name))
+        assert result.exit_code == 1, result.output
+        assert "working tree against nothing" in result.stdout
 
 
 def test_an_invalid_base_is_exit_3_and_named(checkout: Checkout, skulk: Skulk) -> None:
