@@ -240,8 +240,8 @@ def test_markdown_cannot_be_broken_out_of_and_stays_below_what_a_comment_holds(
     checkout.deployment("odd", "model: fox", "placement: {selector: {tier: a_b.c}}")
     text = skulk("plan", "-o", "markdown").stdout
     assert "a\\_b.c" in text
-    for number in range(900):
-        checkout.deployment(f"d{number:03}", "model: fox", "contextTokens: 32768", "replicas: 3")
+    for number in range(200):
+        checkout.deployment(f"d{number:03}", "model: fox", "contextTokens: 32768", "replicas: 4")
     long = skulk("plan", "-o", "markdown").stdout
     assert len(long) <= COMMENT_CHARACTERS_MAX + 200
     assert long.count("<details>") == long.count("</details>")
