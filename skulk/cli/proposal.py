@@ -61,7 +61,7 @@ def read_target(root: Path, revision: str | None) -> Side:
 
 def read_base(root: Path, revision: str | None, target: Side, in_force: CommitId | None) -> Side:
     """The manifests that they are compared with: as asked, else the commit in force on the live fleet when this
-    repository has it, else HEAD for the working tree and the parent for a commit."""
+    repository has it, else HEAD for the working tree and the parent for a commit; NOTHING where there is no such."""
     if revision == NOTHING:
         return Side(NOTHING, None, None)
     if revision is not None:
@@ -69,7 +69,8 @@ def read_base(root: Path, revision: str | None, target: Side, in_force: CommitId
     if in_force is not None and _has(root, in_force):
         return _at(root, in_force, "--base")
     if target.commit is None:
-        return _at(root, "HEAD", "--base")
+        # Before the first commit, or outside any repository, there is nothing yet.
+        return _at(root, "HEAD", "--base") if _has(root, "HEAD") else Side(NOTHING, None, None)
     parent = first_parent(root, target.commit)
     return Side(NOTHING, None, None) if parent is None else _at(root, parent, "--base")
 
@@ -119,9 +120,9 @@ def _at(root: Path, revision: str, option: str) -> Side:
     return _loaded(revision, commit, files)
 
 
-def _has(root: Path, commit: CommitId) -> bool:
+def _has(root: Path, revision: str) -> bool:
     try:
-        return bool(commit_of(root, commit))
+        return bool(commit_of(root, revision))
     except InvalidInput:
         return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,16 @@ def test_a_commit_is_compared_with_its_parent_and_a_branch_with_what_is_asked(ch
     assert skulk("plan", "--path", str(checkout.root), "idea").exit_code == 1
 
 
+def test_before_the_first_commit_everything_is_new(checkout: Checkout, skulk: Skulk, tmp_path: Path) -> None:
+    shutil.copytree(checkout.root, tmp_path / "plain", ignore=shutil.ignore_patterns(".git"))
+    shutil.copytree(tmp_path / "plain", tmp_path / "unborn")
+    subprocess.run(["git", "init", "-q", str(tmp_path / "unborn")], check=True, capture_output=True)
+    for name in ("plain", "unborn"):
+        result = skulk("plan", "--path", str(tmp_path / name))
+        assert result.exit_code == 1, result.output
+        assert "working tree against nothing" in result.stdout
+
+
 def test_an_invalid_base_is_exit_3_and_named(checkout: Checkout, skulk: Skulk) -> None:
     misspelt(checkout)
     checkout.commit("Oops")
@@ -229,8 +240,8 @@ def test_markdown_cannot_be_broken_out_of_and_stays_below_what_a_comment_holds(
     checkout.deployment("odd", "model: fox", "placement: {selector: {tier: a_b.c}}")
     text = skulk("plan", "-o", "markdown").stdout
     assert "a\\_b.c" in text
-    for number in range(900):
-        checkout.deployment(f"d{number:03}", "model: fox", "contextTokens: 32768", "replicas: 3")
+    for number in range(200):
+        checkout.deployment(f"d{number:03}", "model: fox", "contextTokens: 32768", "replicas: 4")
     long = skulk("plan", "-o", "markdown").stdout
     assert len(long) <= COMMENT_CHARACTERS_MAX + 200
     assert long.count("<details>") == long.count("</details>")
