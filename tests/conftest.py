@@ -43,12 +43,22 @@ def cache_dir() -> Path:
 @pytest.fixture(scope="session")
 def engines_dir() -> Path:
     """A directory with a working `mlx` environment: found in the cache, or installed there now."""
+    return _engines_dir_with("mlx")
+
+
+@pytest.fixture(scope="session")
+def llama_engines_dir() -> Path:
+    """The same directory, with a working `llama_cpp` environment: compiled once, its wheel kept in the cache."""
+    return _engines_dir_with("llama_cpp")
+
+
+def _engines_dir_with(engine: str) -> Path:
     from skulk.adapters.engine_envs import ensure
     from skulk.core.errors import SkulkError
 
     path = cache_dir() / "engines"
     try:
-        ensure("mlx", path)
+        ensure(engine, path)
     except SkulkError as error:
-        pytest.skip(f"no mlx environment: {error}")
+        pytest.skip(f"no {engine} environment: {error}")
     return path

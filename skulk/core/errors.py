@@ -197,6 +197,12 @@ ENG_INSTALL = code(
     "the engine environment could not be installed",
     "read the installer's last lines above; check network and disk, then try again",
 )
+ENG_TOOLCHAIN = code(
+    "SK-ENG-006",
+    "the engine has to be compiled here and there is no working C/C++ compiler",
+    "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install);"
+    " it is tried again by itself",
+)
 
 # --- requests -----------------------------------------------------------------------------------------------
 REQ_INVALID = code("SK-REQ-001", "the request is invalid", "correct the named field")

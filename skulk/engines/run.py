@@ -92,6 +92,10 @@ def _engine(launch: Launch) -> Engine:
             from skulk.engines.mlx.engine import MlxEngine
 
             return MlxEngine(launch)
+        case "llama_cpp":
+            from skulk.engines.llama_cpp.engine import LlamaCppEngine
+
+            return LlamaCppEngine(launch)
         case "scripted":
             from skulk.engines.scripted import ScriptedEngine
 

@@ -21,7 +21,7 @@ import structlog
 
 from skulk import __version__
 from skulk.adapters.directory import DirectorySource
-from skulk.adapters.engine_envs import EngineCatalogue, ensure
+from skulk.adapters.engine_envs import COMPILING, EngineCatalogue, ensure
 from skulk.adapters.git import GitRepo
 from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
@@ -269,12 +269,12 @@ class Daemon:
             await asyncio.Event().wait()
         for engine in self._config.engines:
             while True:
-                self._probe.installing[engine] = f"{engine}: its environment is being installed"
                 try:
                     await self._install(engine)
                 except errors.Transient as error:
                     self._probe.installing[engine] = f"{engine}: {error}; tried again"
                     _log.warning("engine_install_failed", engine=engine, error=error.message)
+                    self._loop.look_at_machine()
                     await asyncio.sleep(INSTALL_RETRY_SECONDS)
                     continue
                 except errors.SkulkError as error:
@@ -287,14 +287,16 @@ class Daemon:
 
     async def _install(self, engine: str) -> None:
         stop = threading.Event()
+
+        def progress(line: str) -> None:
+            # Called by the thread that installs; a program may say thousands of lines, its log has them all.
+            if line.startswith(COMPILING):
+                self._probe.installing[engine] = f"{engine}: {line}"
+            _log.debug("engine", line=line)
+
+        self._probe.installing[engine] = f"{engine}: its environment is being installed"
         try:
-            await asyncio.to_thread(
-                ensure,
-                engine,
-                self._config.engines_path,
-                progress=lambda line: _log.debug("engine", line=line),
-                stop=stop,
-            )
+            await asyncio.to_thread(ensure, engine, self._config.engines_path, progress=progress, stop=stop)
         finally:
             # A thread cannot be cancelled, and the daemon does not end before its threads have.
             stop.set()

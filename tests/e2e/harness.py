@@ -23,6 +23,7 @@ import openai
 ROOT = Path(__file__).resolve().parents[2]
 # Real processes on two shared cores: a deadline here only ends a hang, it measures nothing.
 DEADLINE_SECONDS = 120.0
+CARDS = ("fox-tiny", "fox-tiny-bf16", "fox-tiny-gguf")
 
 HEAD = "apiVersion: skulk.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n"
 SCRIPTED_CARD = HEAD.format(kind="ModelCard", name="parrot") + (
@@ -68,7 +69,7 @@ def alive(pid: int) -> bool:
 class Node:
     """One node below `base`. Use as a context manager: nothing of it survives."""
 
-    def __init__(self, base: Path, engines: Path, *, orphan_seconds: float = 600.0, **config: object) -> None:
+    def __init__(self, base: Path, engines: Path, /, *, orphan_seconds: float = 600.0, **config: object) -> None:
         self.base = base
         self.checkout = base / "checkout"
         self.remote = base / "remote.git"
@@ -89,7 +90,7 @@ class Node:
         (self.roots / "parrot").mkdir(parents=True)
         (self.roots / "parrot" / "words.txt").write_text("words\n")
         # The roots are real: tests must not leave a mark in the checkout's own files.
-        for name in ("fox-tiny", "fox-tiny-bf16"):
+        for name in CARDS:
             shutil.copytree(ROOT / "cards" / name / "files", self.roots / name / "files")
         head = {
             "name": "demo",
@@ -186,9 +187,7 @@ class Node:
 
     def push_base(self, **deployments: str) -> str:
         """The Fleet, this node, all cards, and the given deployments (name → text)."""
-        cards = {
-            f"cards/{n}/card.yaml": (ROOT / f"cards/{n}/card.yaml").read_text() for n in ("fox-tiny", "fox-tiny-bf16")
-        }
+        cards = {f"cards/{n}/card.yaml": (ROOT / f"cards/{n}/card.yaml").read_text() for n in CARDS}
         digest = hashlib.sha256(b"words\n").hexdigest()
         parrot = "\n".join(
             f"      sha256: '{digest}'" if line.startswith("      sha256") else line

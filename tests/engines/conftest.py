@@ -220,7 +220,7 @@ def code_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("code")
     source, target = Path(skulk.__file__).parent, root / "skulk"
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("core/domain", "core/wire", "engines"):
+    for name in ("core/domain", "core/formats", "core/wire", "engines"):
         shutil.copytree(source / name, target / name, ignore=ignored)
     for name in ("__init__.py", "core/__init__.py", "core/errors.py"):
         shutil.copy2(source / name, target / name)
@@ -318,6 +318,23 @@ def mlx_python(engines_dir: Path) -> Path:
     from skulk.adapters.engine_envs import ensure
 
     return ensure("mlx", engines_dir).python
+
+
+@pytest.fixture(scope="session")
+def llama_python(llama_engines_dir: Path) -> Path:
+    """The interpreter of an environment with llama-cpp-python."""
+    from skulk.adapters.engine_envs import ensure
+
+    return ensure("llama_cpp", llama_engines_dir).python
+
+
+@pytest.fixture(scope="session")
+def fox_gguf() -> Path:
+    """The file of the small trained model for llama.cpp."""
+    file = CARDS / "fox-tiny-gguf" / "files" / "fox-tiny-Q8_0.gguf"
+    if not file.is_file():
+        pytest.skip(f"{file.relative_to(REPOSITORY)} is missing")
+    return file
 
 
 @pytest.fixture(scope="session")

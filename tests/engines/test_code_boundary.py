@@ -10,9 +10,9 @@ import skulk
 
 ROOT = Path(skulk.__file__).parent
 PLACED = [ROOT / "__init__.py", ROOT / "core/__init__.py", ROOT / "core/errors.py"]
-PLACED += [p for d in ("core/domain", "core/wire", "engines") for p in sorted((ROOT / d).rglob("*.py"))]
-OWN = ("skulk.core.errors", "skulk.core.domain", "skulk.core.wire", "skulk.engines")
-ENGINE_PACKAGES = {"numpy", "jinja2", "llguidance", "mlx", "mlx_lm", "tokenizers", "transformers"}
+PLACED += [p for d in ("core/domain", "core/formats", "core/wire", "engines") for p in sorted((ROOT / d).rglob("*.py"))]
+OWN = ("skulk.core.errors", "skulk.core.domain", "skulk.core.formats", "skulk.core.wire", "skulk.engines")
+ENGINE_PACKAGES = {"numpy", "jinja2", "llguidance", "mlx", "mlx_lm", "llama_cpp", "tokenizers", "transformers"}
 
 
 def imported(file):

@@ -37,6 +37,19 @@ def test_mlx_names_its_device_in_one_line(code_dir, mlx_python):
     assert "mlx" in answer["version"]
 
 
+@pytest.mark.engine
+@pytest.mark.timeout(3600)  # compiling the engine for the first time takes many minutes
+def test_llama_cpp_without_a_gpu_is_a_cpu_whatever_it_was_compiled_with(code_dir, llama_python):
+    done = probe([llama_python], code_dir, "llama_cpp")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    answer = json.loads(done.stdout)
+    *others, cpu = answer["devices"]
+    assert (cpu["compute"], cpu["memoryBytes"], cpu["unified"]) == ("cpu", None, True)
+    assert cpu["name"]
+    assert all(device["compute"] in ("metal", "vulkan", "cuda", "rocm") for device in others)
+
+
 def test_an_environment_without_the_engine_says_why_on_stderr_only(code_dir):
     done = probe([sys.executable, "-S"], code_dir, "mlx")
     assert (done.returncode, done.stdout) == (1, "")

@@ -15,7 +15,7 @@ import pytest
 
 import skulk
 from skulk.adapters.engine_envs import EngineCatalogue, EngineEnvironment, discover, ensure, environments, probe
-from skulk.adapters.engine_envs.environments import marker_text, pinned_version, wanted_environment
+from skulk.adapters.engine_envs.environments import log_file, marker_text, pinned_version, wanted_environment
 from skulk.adapters.runners import place_runner_code
 from skulk.core.domain import CardName, ContentHash, DeploymentName, Launch, LaunchHash, PlacementUid
 from skulk.core.errors import ENG_INSTALL, ENG_MISSING, SkulkError
@@ -24,21 +24,26 @@ ROOT = Path(skulk.__file__).parents[1]
 UV = shutil.which("uv") or ""
 
 
+ENGINES = ("mlx", "llama_cpp")
+
+
 @pytest.mark.skipif(not UV, reason="uv is not on PATH")
 @pytest.mark.skipif(not (ROOT / "uv.lock").is_file(), reason="not a checkout")
-def test_the_requirements_of_mlx_are_what_the_lock_says() -> None:
-    command = "export --frozen --only-group engine-mlx --no-emit-project --format requirements-txt --no-header -q"
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_requirements_of_an_engine_are_what_the_lock_says(engine: str) -> None:
+    command = f"export --frozen --only-group engine-{engine} --no-emit-project --format requirements-txt --no-header -q"
     exported = subprocess.run([UV, *command.split()], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    shipped = environments.requirements_file("mlx").read_text()
+    shipped = environments.requirements_file(engine).read_text()
     assert [line for line in shipped.splitlines() if not line.startswith("#")] == exported.splitlines()
 
 
-def test_every_requirement_is_pinned_by_hash() -> None:
-    text = environments.requirements_file("mlx").read_text()
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_requirement_is_pinned_by_hash(engine: str) -> None:
+    text = environments.requirements_file(engine).read_text()
     entries = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
     assert entries
     assert all("==" in entry and entry.endswith("\\") for entry in entries)
-    assert pinned_version(text, "mlx")
+    assert pinned_version(text, engine)
 
 
 @pytest.mark.parametrize("engine", ["scripted", "", "../mlx", "MLX", "nonsense"])
@@ -109,7 +114,9 @@ def test_a_failed_installation_leaves_nothing_and_says_why(toy: Path, tmp_path: 
     assert caught.value.code is ENG_INSTALL
     assert "hash" in caught.value.message.lower()
     assert discover(tmp_path / "engines").environments == ()
-    assert [path.name for path in (tmp_path / "engines").iterdir() if not path.name.startswith(".")] == []
+    left = [path.name for path in (tmp_path / "engines").iterdir() if not path.name.startswith(".")]
+    assert left == ["logs"]
+    assert str(log_file(wanted_environment(tmp_path / "engines", "toy"))) in caught.value.message
 
 
 def test_what_a_killed_build_left_is_removed_by_the_next(toy: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_the_repositorys_own_fleet_is_valid() -> None:
     assert result.fleet is not None, render_text(result.diagnostics)
     assert not result.diagnostics
     assert result.fleet.namespace == "demo"
-    assert set(result.fleet.cards) == {"fox-tiny", "fox-tiny-bf16"}
+    assert set(result.fleet.cards) == {"fox-tiny", "fox-tiny-bf16", "fox-tiny-gguf"}
     assert result.fleet.deployments["chat"].context_tokens == 2048
 
 

@@ -196,7 +196,8 @@ def test_an_engine_extra_and_its_dependency_group_are_equal() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     extras = project["project"]["optional-dependencies"]
     groups = project["dependency-groups"]
-    assert {f"engine-{name}": wanted for name, wanted in extras.items()} == {
+    # Extras are named as packages are, with hyphens; groups as engines are.
+    assert {f"engine-{name.replace('-', '_')}": wanted for name, wanted in extras.items()} == {
         name: wanted for name, wanted in groups.items() if name.startswith("engine-")
     }
 

@@ -3,8 +3,8 @@
     <engines_dir>/<engine>-<version>-<flags>/    a virtual environment of the engine and its dependencies
         engine.json                              written last: without it the environment is not complete
 
-An environment is immutable: another lock, Python or platform makes another directory. Nothing is installed or
-probed here.
+An environment is immutable: another lock, Python, platform or way of compiling makes another directory. Nothing is
+installed or probed here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import skulk
+from skulk.adapters.engine_envs.recipes import RECIPES, distribution
 
 MARKER = "engine.json"
 _FIELDS = ("engine", "version", "flags", "digest", "requirements")
@@ -60,12 +61,20 @@ def requirements_file(engine: str) -> Path:
     return path
 
 
+def log_file(environment: EngineEnvironment) -> Path:
+    """Where everything goes that the programs say which install an environment."""
+    return environment.path.parent / "logs" / f"{environment.path.name}.log"
+
+
 def wanted_environment(engines_dir: Path, engine: str) -> EngineEnvironment:
     """What the environment of `engine` for this lock, this Python and this machine is called, built or not."""
     requirements = hashlib.sha256(requirements_file(engine).read_bytes()).hexdigest()
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"
     machine = f"{sys.platform}-{platform.machine().lower()}"
-    digest = hashlib.sha256(f"{engine}\0{requirements}\0{python}\0{machine}".encode()).hexdigest()[:16]
+    recipe = RECIPES.get(engine)
+    compiled = recipe.cmake_arguments if recipe is not None else ()
+    facts = "\0".join((engine, requirements, python, machine, *compiled))
+    digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
     version = pinned_version(requirements_file(engine).read_text(encoding="utf-8"), engine)
     # The lock can change without the engine's own version: its digest is part of the name too.
     flags = f"{python}-{digest[:8]}"
@@ -74,11 +83,11 @@ def wanted_environment(engines_dir: Path, engine: str) -> EngineEnvironment:
 
 
 def pinned_version(requirements: str, engine: str) -> str:
-    """The version of the package named like the engine (`mlx==0.32.4` → `0.32.4`). Raises ValueError."""
-    name = re.escape(engine.replace("_", "-"))
+    """The version of the engine's own package (`mlx==0.32.4` → `0.32.4`). Raises ValueError."""
+    name = re.escape(distribution(engine))
     found = re.search(rf"^{name}(?:\[[^\]]*\])?==([A-Za-z0-9.!+_-]+)", requirements, re.MULTILINE)
     if found is None:
-        raise ValueError(f"the requirements of {engine} do not pin {engine}")
+        raise ValueError(f"the requirements of {engine} do not pin {distribution(engine)}")
     return found.group(1)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import skulk
 
-_PARTS = ("__init__.py", "core/__init__.py", "core/errors.py", "core/domain", "core/wire", "engines")
+_PARTS = ("__init__.py", "core/__init__.py", "core/errors.py", "core/domain", "core/formats", "core/wire", "engines")
 """Below the package: what engine processes may import."""
 
 

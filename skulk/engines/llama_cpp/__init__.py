@@ -1,0 +1,1 @@
+"""The engine `llama_cpp`: GGUF models through the low-level interface of llama-cpp-python."""
