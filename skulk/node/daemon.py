@@ -287,11 +287,13 @@ class Daemon:
 
     async def _install(self, engine: str) -> None:
         stop = threading.Event()
+        loop = asyncio.get_running_loop()
 
         def progress(line: str) -> None:
             # Called by the thread that installs; a program may say thousands of lines, its log has them all.
             if line.startswith(COMPILING):
                 self._probe.installing[engine] = f"{engine}: {line}"
+                loop.call_soon_threadsafe(self._loop.look_at_machine)
             _log.debug("engine", line=line)
 
         self._probe.installing[engine] = f"{engine}: its environment is being installed"
