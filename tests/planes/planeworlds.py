@@ -65,9 +65,8 @@ class Counting:
                 return
             if self._host.dies_at == number:
                 raise RequestError(RUN_LOST, "the runner died", status=502, kind="server_error")
-            yield Tokens(number, (number,), b"x", Finish.LENGTH if number == last else None)
-            if self._host.pace:
-                await self._host.clock.sleep(self._host.pace)
+            yield Tokens(number, (number,), b"x" * self._host.size, Finish.LENGTH if number == last else None)
+            await self._host.clock.sleep(self._host.pace)
 
     def cancel(self, reason: str) -> None:
         self._reason = reason
@@ -80,6 +79,8 @@ class CountingHost:
 
     clock: Clock
     pace: float = 0.0
+    size: int = 1
+    """Bytes of a frame."""
     dies_at: int = 0
     refuses: bool = False
     taken: list[tuple[str, Owner]] = field(default_factory=list)
@@ -88,9 +89,7 @@ class CountingHost:
     async def take(self, placement: PlacementUid, request: GenerationRequest, owner: Owner) -> Counting:
         self.taken.append((request.id, owner))
         if self.refuses:
-            raise RequestError(
-                REQ_CONTEXT, "too long", status=400, slug="context_length_exceeded", param="messages"
-            )
+            raise RequestError(REQ_CONTEXT, "too long", status=400, slug="context_length_exceeded", param="messages")
         return Counting(self, request, placement)
 
     def answer(self, asker: NodeName, question: bytes) -> bytes:

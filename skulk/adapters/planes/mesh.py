@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from skulk.adapters.planes.calls import Calls, Handler, digest_of
-from skulk.adapters.planes.owned import OwnedStreams
+from skulk.adapters.planes.owned import WITHDRAW_SECONDS, OwnedStreams
 from skulk.adapters.planes.served import ServedStreams
 from skulk.adapters.planes.transport import Reply, Traffic, Transport, Wiring
 from skulk.core.domain import (
@@ -54,8 +54,6 @@ from skulk.core.wire.planes_streams import ACK_SECONDS
 
 SUBMIT_SECONDS = 4.0
 """Until the serving node has confirmed a request: a client hears within 5 s. The verdict itself may take longer."""
-WITHDRAW_SECONDS = 10.0
-"""How long a cancel is repeated; after it the owner's silence about the stream frees the slot."""
 REPEAT_SECONDS = 10.0
 """Everything published is sent again so often: whatever got lost on the way heals by itself."""
 FETCH_ATTEMPT_SECONDS = 3.0

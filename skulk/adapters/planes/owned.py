@@ -29,6 +29,8 @@ from skulk.core.wire.runner import Cancel, ToRunner
 
 ABSENT_SECONDS = 2.0
 """Without a token for so long beyond the lease (2 s): the client hears of it within 5 s. A shorter cut is bridged."""
+WITHDRAW_SECONDS = 10.0
+"""How long a cancel is repeated; after it every entry of the stream is answered with FORGET."""
 STALLED_SECONDS = 20.0
 """Connected, but its loop has not turned for so long: as good as lost, however loaded the machine is."""
 
@@ -54,6 +56,8 @@ class OwnedStreams:
         self._withdraw = withdraw
         """Tell (node) that (stream) is not wanted any longer, for (reason)."""
         self._owned: dict[str, _Owned] = {}
+        self._withdrawn: dict[str, float] = {}
+        """Streams whose cancel is on its way, and until when: it carries the reason, a FORGET would not."""
 
     def __len__(self) -> int:
         return len(self._owned)
@@ -63,6 +67,7 @@ class OwnedStreams:
 
         def send(message: ToRunner) -> None:
             if isinstance(message, Cancel):
+                self._withdrawn[secret] = self._clock.now() + WITHDRAW_SECONDS
                 self._withdraw(server.node, secret, message.reason)
 
         stream = Stream(placement, request.id, send, lambda: self._over(secret))
@@ -87,7 +92,8 @@ class OwnedStreams:
         for item in entries:
             owned = self._owned.get(item.stream)
             if owned is None or owned.server.node != server:
-                if not any(r.stream == item.stream for r in receipts):
+                known = now < self._withdrawn.get(item.stream, now)
+                if not known and not any(r.stream == item.stream for r in receipts):
                     receipts.append(Receipt(item.stream, FORGET))
                 continue
             if owned.incoming.take(item.number):
@@ -117,6 +123,9 @@ class OwnedStreams:
 
     def acknowledge(self) -> None:
         """Once a second: say how far every stream is."""
+        now = self._clock.now()
+        for secret in [secret for secret, until in self._withdrawn.items() if until <= now]:
+            del self._withdrawn[secret]
         by_server: dict[NodeName, list[Receipt]] = {}
         for secret, owned in self._owned.items():
             if owned.confirmed:
