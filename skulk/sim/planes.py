@@ -221,7 +221,9 @@ class SimTransport:
         if self._inbox is not None:
             self._network.carry(self, self._outer(key), payload, traffic)
 
-    async def query(self, key: str, payload: bytes, timeout_seconds: float) -> tuple[bytes, ...]:
+    async def query(
+        self, key: str, payload: bytes, timeout_seconds: float, *, large: bool = False
+    ) -> tuple[bytes, ...]:
         return await self._network.ask(self, self._outer(key), payload, timeout_seconds)
 
     async def redial(self, endpoints: tuple[str, ...]) -> bool:

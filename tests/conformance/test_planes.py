@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from skulk.core.domain import NodeName, Presence, Topic
+from skulk.core.domain import Message, NodeName, Presence, Topic
 from skulk.core.errors import PLN_BODY, PLN_UNREACHABLE, RequestError, RetriableRefusal, Transient
 from tests.planes.planeworlds import UID, PlanesWorld, a_request, all_of
 
@@ -125,6 +126,19 @@ def test_a_request_to_another_node_streams_like_a_local_one(worlds: PlanesWorld)
         assert [owner.node for _, owner in world.hosts["b"].taken] == ["a"]
         await world.until(lambda: a.streams() == b.streams() == 0)
         assert world.hosts["b"].cancelled == []
+
+    worlds.run(story)
+
+
+def test_a_long_prompt_gets_there_and_its_verdict_comes_back(worlds: PlanesWorld):
+    async def story(world: PlanesWorld) -> None:
+        a, _ = await world.join("a"), await world.join("b")
+        await world.met("a", "b")
+        request = replace(a_request(3), messages=(Message("user", "fox 🦊 " * 500_000),))
+        world.hosts["b"].prompt_ids = tuple(range(100_000))
+        generation = await a.submit(NodeName("b"), UID, request)
+        assert generation.accepted.prompt_ids == tuple(range(100_000))
+        assert await all_of(generation) == [1, 2, 3]
 
     worlds.run(story)
 

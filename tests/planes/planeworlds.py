@@ -51,7 +51,7 @@ class Counting:
     """A generation that counts: frame n has the id n. `pace` seconds between frames."""
 
     def __init__(self, host: CountingHost, request: GenerationRequest, placement: PlacementUid) -> None:
-        self.accepted = Accepted((1, 2, 3), 3, 0, False, 100)
+        self.accepted = Accepted(host.prompt_ids, len(host.prompt_ids), 0, False, 100)
         self.placement = placement
         self._host = host
         self._request = request
@@ -81,6 +81,7 @@ class CountingHost:
     pace: float = 0.0
     size: int = 1
     """Bytes of a frame."""
+    prompt_ids: tuple[int, ...] = (1, 2, 3)
     dies_at: int = 0
     refuses: bool = False
     taken: list[tuple[str, Owner]] = field(default_factory=list)

@@ -11,7 +11,14 @@ import pytest
 from skulk.adapters.planes import Traffic
 from skulk.core.domain import NodeName, Presence, Tokens, Topic
 from skulk.core.errors import REQ_SLOW_CLIENT, RequestError
-from skulk.core.wire.planes_messages import Numbered, Receipt, encode_frames, encode_gone, encode_receipts
+from skulk.core.wire.planes_messages import (
+    Numbered,
+    Receipt,
+    decode_frames,
+    encode_frames,
+    encode_gone,
+    encode_receipts,
+)
 from skulk.sim.planes import SimTransport
 from tests.planes.planeworlds import UID, PlanesWorld, a_request, all_of
 
@@ -255,5 +262,63 @@ def test_without_the_streams_secret_nobody_adds_to_it_or_ends_it(world: PlanesWo
             world.network.carry(member, "demo/frames/a/boot1a/b/x", b"garbage", Traffic.DATA)
         assert await all_of(generation) == list(range(1, 101))
         assert a.observe().refused == {"malformed": 20}
+
+    world.run(story)
+
+
+def test_a_serving_node_that_says_it_has_the_request_no_longer_ends_it(world: PlanesWorld):
+    async def story(world: PlanesWorld) -> None:
+        a, _ = await world.join("a"), await world.join("b")
+        await world.met("a", "b")
+        world.hosts["b"].pace = 0.01
+        carried, secrets = world.network.carry, set()
+
+        def carry(sender: Any, key: str, payload: bytes, traffic: Traffic) -> None:
+            if "/frames/" in key:
+                secrets.update(item.stream for item in decode_frames(payload))
+            carried(sender, key, payload, traffic)
+
+        world.network.carry = carry  # type: ignore[method-assign]
+        generation = await a.submit(B, UID, a_request(100_000))
+        member = SimTransport(world.network, "b", "demo")
+        carried(member, "demo/gone/a/boot1a", encode_gone(secrets), Traffic.SIGNAL)
+        with pytest.raises(RequestError, match="node b does not have the request any longer"):
+            await all_of(generation)
+
+    world.run(story)
+
+
+def test_closing_ends_every_stream_with_a_reason_on_both_sides(world: PlanesWorld):
+    async def story(world: PlanesWorld) -> None:
+        a, b = await world.join("a"), await world.join("b")
+        await world.met("a", "b")
+        for name in "ab":
+            world.hosts[name].pace = 0.01
+        one = await a.submit(B, UID, a_request(100_000, "one"))
+        two = await b.submit(NodeName("a"), UID, a_request(100_000, "two"))
+        await world.leave("a")
+        with pytest.raises(RequestError, match="node a is about to end"):
+            await all_of(one)
+        with pytest.raises(RequestError, match="node a went away"):
+            await all_of(two)
+        assert world.hosts["a"].cancelled == ["the serving node is about to end"]
+        await world.until(lambda: b.streams() == 0 and len(world.hosts["b"].cancelled) == 1)
+
+    world.run(story)
+
+
+def test_a_fault_behind_the_planes_still_ends_the_stream_with_a_reason(world: PlanesWorld):
+    async def story(world: PlanesWorld) -> None:
+        a, b = await world.join("a"), await world.join("b")
+        await world.met("a", "b")
+
+        async def take(*_: Any) -> Any:
+            raise KeyError("a bug")
+
+        world.hosts["b"].take = take  # type: ignore[method-assign]
+        with pytest.raises(RequestError, match="without a reason") as failed:
+            await a.submit(B, UID, a_request())
+        assert failed.value.status == 500
+        await world.until(lambda: b.streams() == 0)
 
     world.run(story)

@@ -160,19 +160,24 @@ def test_a_relaying_member_can_neither_forge_nor_replay_anothers_document(tmp_pa
 def test_a_longer_dial_list_is_opened_anew_and_loses_nothing(world: PlanesWorld):
     async def story(world: PlanesWorld) -> None:
         a = await world.join("a")
-        full = world.settings("b")
-        plain_settings = world.settings
+        full, settings = world.settings("b"), world.settings
         world.settings = lambda name, namespace="demo": replace(full, dial=())  # type: ignore[method-assign]
         b = await world.join("b")
-        world.settings = plain_settings  # type: ignore[method-assign]
+        c_settings = replace(settings("c"), dial=(world.endpoint("b"),))
+        world.settings = lambda name, namespace="demo": c_settings  # type: ignore[method-assign]
+        c = await world.join("c")
+        await world.met("b", "c")
         b.publish(Topic.STATUS, b"status of b")
+        world.hosts["c"].pace = world.hosts["b"].pace = 0.01
+        owned = asyncio.ensure_future(all_of(await b.submit(C, UID, a_request(300, "owned"))))
+        served = asyncio.ensure_future(all_of(await c.submit(B, UID, a_request(300, "served"))))
         assert B not in a.observe().peers
         assert not await b.redial(())
         assert await b.redial(full.dial)
         await world.met("a", "b")
         await world.until(lambda: B in a.observe().documents[Topic.STATUS])
         assert not await b.redial(full.dial)
-        assert await all_of(await a.submit(B, UID, a_request(10))) == list(range(1, 11))
+        assert await owned == await served == list(range(1, 301))
 
     world.run(story)
 

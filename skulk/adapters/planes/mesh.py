@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from skulk.adapters.planes.calls import Calls, Handler, digest_of
 from skulk.adapters.planes.owned import WITHDRAW_SECONDS, OwnedStreams
 from skulk.adapters.planes.served import ServedStreams
@@ -60,6 +62,9 @@ FETCH_ATTEMPT_SECONDS = 3.0
 """One holder's time to deliver a body before the next one is asked."""
 TICK_SECONDS = ACK_SECONDS / 4
 """The planes' own clock: presence, acknowledgements, resends."""
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,9 @@ class Planes:
                 left = until - self._clock.now()
                 if left <= 0:
                     break
-                answers = await self._transport.query(keys.body(node, digest), b"", min(FETCH_ATTEMPT_SECONDS, left))
+                answers = await self._transport.query(
+                    keys.body(node, digest), b"", min(FETCH_ATTEMPT_SECONDS, left), large=True
+                )
                 for body in answers:
                     if digest_of(body) == digest:
                         return body
@@ -302,25 +309,32 @@ class Planes:
         repeat_at = pulse_at + REPEAT_SECONDS
         while True:
             now = self._clock.now()
-            if now >= pulse_at:
-                pulse_at = now + READING_SECONDS
-                self.report(PULSE, {})
-            if now >= ack_at:
-                ack_at = now + ACK_SECONDS
-                self._owned.acknowledge()
-                self._served.tick()
-            if now >= repeat_at:
-                repeat_at = now + REPEAT_SECONDS
-                for topic, (_, sealed) in self._published.items():
-                    self._transport.retain(keys.document(topic, self._me.node), sealed, Traffic.CONTROL)
-            peers = self._members.peers(now)
-            self._owned.watch(peers)
-            self._served.watch(peers)
-            presence = {name: peer.presence for name, peer in peers.items()}
-            if presence != seen:
-                seen = presence
-                self._wake()
+            try:
+                if now >= pulse_at:
+                    pulse_at = now + READING_SECONDS
+                    self.report(PULSE, {})
+                if now >= ack_at:
+                    ack_at = now + ACK_SECONDS
+                    self._owned.acknowledge()
+                    self._served.tick()
+                if now >= repeat_at:
+                    repeat_at = now + REPEAT_SECONDS
+                    for topic, (_, sealed) in self._published.items():
+                        self._transport.retain(keys.document(topic, self._me.node), sealed, Traffic.CONTROL)
+                seen = self._watch(seen, now)
+            except Exception:
+                log.exception("the planes could not do their periodic work")
             await self._clock.sleep(TICK_SECONDS)
+
+    def _watch(self, seen: dict[NodeName, Presence], now: float) -> dict[NodeName, Presence]:
+        """End what lost nodes own or serve; wake whoever reads the view when a presence is another one."""
+        peers = self._members.peers(now)
+        self._owned.watch(peers)
+        self._served.watch(peers)
+        presence = {name: peer.presence for name, peer in peers.items()}
+        if presence != seen:
+            self._wake()
+        return presence
 
     async def _call(self, node: NodeName, verb: str, body: bytes, deadline_seconds: float) -> bytes:
         return await self._calls.call(

@@ -10,6 +10,8 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+import structlog
+
 from skulk.adapters.planes.owned import lost_because
 from skulk.adapters.planes.transport import Traffic, Transport
 from skulk.core.domain import BootId, Life, NodeName, Owner, Peer, PlacementUid
@@ -33,6 +35,9 @@ SERVED_MAX = 4096
 """Streams at once; far more than the queues of any node's runners hold."""
 SECRETS_KEPT = 4096
 """Streams of the past that a repeated submission must not start again."""
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -135,6 +140,8 @@ class ServedStreams:
                     generation.cancel("the owner does not acknowledge what it was sent")
         except RequestError as error:
             self._append(served, failed_of(error), last=True)
+        except Exception:
+            log.exception("a request of another node failed", request_id=submit.request.id)
         finally:
             self._append(served, failed_of(_unexplained(submit.placement)), last=True)
 

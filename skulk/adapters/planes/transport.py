@@ -70,8 +70,11 @@ class Transport(Protocol):
 
     def send(self, key: str, payload: bytes, traffic: Traffic) -> None: ...
 
-    async def query(self, key: str, payload: bytes, timeout_seconds: float) -> tuple[bytes, ...]:
-        """All answers until the timeout; none when nobody answers to the key."""
+    async def query(
+        self, key: str, payload: bytes, timeout_seconds: float, *, large: bool = False
+    ) -> tuple[bytes, ...]:
+        """All answers until the timeout; none when nobody answers to the key. `large`: the answer may be many
+        times a network packet, let it wait rather than drop it."""
         ...
 
     async def redial(self, endpoints: tuple[str, ...]) -> bool: ...

@@ -30,6 +30,8 @@ HEARTBEAT_SECONDS = 0.5
 """After a retained message its number is repeated for late detection of a loss."""
 ANSWER_GRACE_SECONDS = 0.5
 """Beyond a query's own timeout, for the library to say that it is over."""
+LARGE_BYTES = 64 * 1024
+"""Above this a message travels in several parts, and loses all of them with one."""
 CLOSE_SECONDS = 3.0
 """For closing the old session before a new one is opened."""
 
@@ -82,7 +84,10 @@ class ZenohTransport:
     def send(self, key: str, payload: bytes, traffic: Traffic) -> None:
         self._writer(traffic).do(lambda: self._put(key, payload, traffic))
 
-    async def query(self, key: str, payload: bytes, timeout_seconds: float) -> tuple[bytes, ...]:
+    async def query(
+        self, key: str, payload: bytes, timeout_seconds: float, *, large: bool = False
+    ) -> tuple[bytes, ...]:
+        large = large or len(payload) > LARGE_BYTES
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         answers: list[bytes] = []
@@ -111,12 +116,13 @@ class ZenohTransport:
                     payload=payload,
                     timeout=timeout_seconds,
                     priority=zenoh.Priority.INTERACTIVE_LOW,
-                    congestion_control=zenoh.CongestionControl.DROP,
+                    # A large message would be dropped again and again by a slow network: it waits.
+                    congestion_control=zenoh.CongestionControl.BLOCK if large else zenoh.CongestionControl.DROP,
                 )
             except zenoh.ZError:
                 ended()
 
-        if self._fast.do(get):
+        if self._sized(large).do(get):
             # When the library forgets to say that it is over, what has come is all there is.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(over, timeout_seconds + ANSWER_GRACE_SECONDS)
@@ -236,6 +242,10 @@ class ZenohTransport:
     def _writer(self, traffic: Traffic) -> Writer:
         return self._slow if traffic is Traffic.CONTROL else self._fast
 
+    def _sized(self, large: bool) -> Writer:
+        """For a query or its answer: small ones must not wait behind a blocked one."""
+        return self._slow if large else self._fast
+
     # --- on the library's threads ---------------------------------------------------------------------------
 
     def _post(self, opened: _Open, act: Callable[[], None], size: int = 0, *, must: bool = True) -> None:
@@ -262,10 +272,10 @@ class ZenohTransport:
 
         def answer(data: bytes | None) -> None:
             if data is not None:
-                query.reply(key, data)
+                query.reply(key, data)  # with the query's own priority and patience
             query.drop()  # type: ignore[no-untyped-call]
 
         def reply(data: bytes | None) -> None:
-            self._slow.do(functools.partial(answer, data))
+            self._sized(data is not None and len(data) > LARGE_BYTES).do(functools.partial(answer, data))
 
         self._post(opened, lambda: self._inbox.on_query(key, payload, reply), len(payload), must=False)

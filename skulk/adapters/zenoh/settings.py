@@ -20,6 +20,8 @@ KEEP_ALIVES_PER_LEASE = 4
 WAIT_BEFORE_DROP_US = 200_000
 """A full queue may drain for so long before a message is dropped. At the default 1 ms, bursts lose a quarter; with
 blocking instead of dropping, one cut node stalls the healthy ones for seconds."""
+WAIT_BEFORE_DROP_LARGE_US = 500_000
+"""The same for all parts of a message above 64 KiB together, such as a verdict with a long prompt's token ids."""
 REDIAL_MS = (200, 1000)
 """First and longest pause between attempts to reach a node."""
 RX_THREADS_MIN = 16
@@ -102,7 +104,14 @@ def _link(settings: PlaneSettings) -> dict[str, object]:
         "tx": {
             "lease": settings.lease_ms,
             "keep_alive": KEEP_ALIVES_PER_LEASE,
-            "queue": {"congestion_control": {"drop": {"wait_before_drop": WAIT_BEFORE_DROP_US}}},
+            "queue": {
+                "congestion_control": {
+                    "drop": {
+                        "wait_before_drop": WAIT_BEFORE_DROP_US,
+                        "max_wait_before_drop_fragments": WAIT_BEFORE_DROP_LARGE_US,
+                    }
+                }
+            },
         },
     }
     if settings.tls is not None:
