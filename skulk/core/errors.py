@@ -204,6 +204,19 @@ ENG_TOOLCHAIN = code(
     " it is tried again by itself",
 )
 
+# --- planes -------------------------------------------------------------------------------------------------
+PLN_EXPOSED = code(
+    "SK-PLN-001",
+    "the planes would reach beyond loopback without certificates",
+    "configure planes.tls, or set planes.allowPlain for a network that you trust",
+)
+PLN_TLS = code(
+    "SK-PLN-002", "the planes' certificate files cannot be used", "check the named file; docs/reference/planes.md"
+)
+PLN_OPEN = code("SK-PLN-003", "the planes could not be opened", "check that the port is free and the address is local")
+PLN_UNREACHABLE = code("SK-PLN-004", "a node did not answer on the planes", "check the node and the network to it")
+PLN_BODY = code("SK-PLN-005", "no member could deliver a document's body", "it is tried again; check the network")
+
 # --- requests -----------------------------------------------------------------------------------------------
 REQ_INVALID = code("SK-REQ-001", "the request is invalid", "correct the named field")
 REQ_UNSUPPORTED = code(

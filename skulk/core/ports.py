@@ -7,7 +7,7 @@ events only wake the loop, they carry nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -20,9 +20,13 @@ from skulk.core.domain import (
     FleetView,
     GenerationRequest,
     Launch,
+    NodeName,
+    Owner,
     PlacementUid,
+    PlanesView,
     RunnerFacts,
     Tokens,
+    Topic,
     VerifyMode,
     WeightsFacts,
 )
@@ -200,6 +204,74 @@ class Generation(Protocol):
         ...
 
     def cancel(self, reason: str) -> None: ...
+
+
+class ControlPlane(Protocol):
+    """Membership, documents and readings of the fleet. `observe` never blocks; a callback given to the adapter wakes
+    whoever reads it. Everything published is signed and kept: who joins later, or was away, gets the newest."""
+
+    def observe(self) -> PlanesView: ...
+
+    def publish(self, topic: Topic, body: bytes) -> None:
+        """Replace this node's document on that topic. Publishing equal bytes again does nothing."""
+        ...
+
+    def report(self, kind: str, values: Mapping[str, object]) -> None:
+        """Send a reading: droppable, ages at the others. A value that was not measured is None, never 0."""
+        ...
+
+    def hold(self, bodies: Collection[bytes]) -> None:
+        """Answer for exactly these bodies, each known by the sha256 of its bytes (hex)."""
+        ...
+
+    async def fetch(self, digest: str, *, deadline_seconds: float) -> bytes:
+        """The body with that sha256, from any member that holds it. Raises PLN_BODY at the deadline."""
+        ...
+
+    async def ask(self, node: NodeName, question: bytes, *, deadline_seconds: float) -> bytes:
+        """A signed question to one node and its signed answer. Raises PLN_UNREACHABLE at the deadline."""
+        ...
+
+
+class DataPlane(Protocol):
+    """Requests to placements of other nodes. What comes back is the same as from a local one."""
+
+    async def submit(self, node: NodeName, placement: PlacementUid, request: GenerationRequest) -> Generation:
+        """Return when the runner there accepted. Raises its refusal, or RetriableRefusal when the node is lost."""
+        ...
+
+    def streams(self) -> int:
+        """Requests on their way over the planes, owned or served by this node."""
+        ...
+
+
+class PlaneHost(Protocol):
+    """What the planes ask of the node behind them."""
+
+    async def take(self, placement: PlacementUid, request: GenerationRequest, owner: Owner) -> Generation:
+        """Submit another node's request to a local placement. Raises RequestError; may be cancelled while it waits."""
+        ...
+
+    def answer(self, asker: NodeName, question: bytes) -> bytes:
+        """Answer a question of another node at once, without effects."""
+        ...
+
+
+class PlaneAccess(Protocol):
+    """What changes for the planes with a commit, and their end."""
+
+    def trust(self, keys: Mapping[NodeName, bytes]) -> None:
+        """Public keys (Ed25519, 32 raw bytes) by node. Documents of nodes that are not among them are dropped."""
+        ...
+
+    async def redial(self, endpoints: tuple[str, ...]) -> bool:
+        """Open the connection anew if the list has an entry that it was not opened with; whether that was done.
+        Documents and streams survive; the others see this node gone for a moment. Raises PLN_OPEN."""
+        ...
+
+    async def close(self, deadline_seconds: float) -> bool:
+        """Say goodbye and close. False when the deadline passed first: then only ending the process helps."""
+        ...
 
 
 class Serving(Protocol):

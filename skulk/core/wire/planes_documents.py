@@ -1,0 +1,198 @@
+"""The newest document of every author on every topic, and what the common documents say.
+
+Pure: signatures are checked by a function that is passed in. A document counts only on its author's own key, and
+only if its (life, seq) is above what is known: an old one that somebody repeats changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
+
+from skulk.core.domain.blueprint import EngineBuild, Member
+from skulk.core.domain.ids import BootId, CommitId, NodeName
+from skulk.core.domain.planes import Document, Life, Topic
+from skulk.core.wire import planes_keys as keys
+from skulk.core.wire.envelope import Envelope, EnvelopeError, Verify, unseal
+from skulk.core.wire.fields import Fields
+from skulk.core.wire.planes_messages import MessageError
+
+UNSIGNED_MAX = 256
+"""Keys whose unbelieved document is kept for another look: a few per node that is about to be added."""
+GOODBYE = "bye"
+"""Purpose of the last envelope of a life."""
+
+
+class Documents:
+    """What was believed, by topic and author; what was not, by reason."""
+
+    def __init__(self, fleet: str) -> None:
+        self.refused: Counter[str] = Counter()
+        self._fleet = fleet
+        self._newest: dict[Topic, dict[NodeName, Document]] = {topic: {} for topic in Topic}
+        self._view: Mapping[Topic, Mapping[NodeName, Document]] | None = None
+        self._unsigned: dict[str, bytes] = {}
+        """The last one per key that no trusted key had signed: its author may be named by the next commit."""
+
+    def take(self, key: str, data: bytes, verify: Verify) -> Document | None:
+        """The document, when it is believed and new; else None."""
+        place = keys.document_of(key)
+        if place is None:
+            return None
+        topic, node = place
+        envelope = self.believed(data, key=document_purpose(topic), node=node, verify=verify)
+        if envelope is None:
+            if key in self._unsigned or len(self._unsigned) < UNSIGNED_MAX:
+                self._unsigned[key] = data
+            return None
+        self._unsigned.pop(key, None)
+        known = self._newest[topic].get(node)
+        if known is not None and envelope.version <= (known.author.number, known.seq):
+            if envelope.version < (known.author.number, known.seq):
+                self.refused["older than what is known"] += 1
+            return None
+        document = Document(topic, envelope.author, envelope.seq, envelope.body)
+        self._newest[topic][node] = document
+        self._view = None
+        return document
+
+    def believed(self, data: bytes, *, key: str, node: NodeName, verify: Verify) -> Envelope | None:
+        """An envelope for everybody by that node, or None and a count of the reason."""
+        try:
+            envelope = unseal(data, fleet=self._fleet, purpose=key, verify=verify)
+            if envelope.author.node != node:
+                raise EnvelopeError("on another author's key")
+        except EnvelopeError as error:
+            self.refused[str(error)] += 1
+            return None
+        return envelope
+
+    def judge_again(self, trusted: Container[NodeName], verify: Verify) -> bool:
+        """Other keys are trusted now: drop the documents of nodes without one, and look again at what had no valid
+        signature. Whether anything changed."""
+        lost = [(topic, node) for topic, by in self._newest.items() for node in by if node not in trusted]
+        for topic, node in lost:
+            del self._newest[topic][node]
+            self._view = None
+        waiting, self._unsigned = self._unsigned, {}
+        taken = [key for key, data in waiting.items() if self.take(key, data, verify) is not None]
+        return bool(lost or taken)
+
+    def view(self) -> Mapping[Topic, Mapping[NodeName, Document]]:
+        """An immutable copy, made once per change."""
+        if self._view is None:
+            self._view = {topic: dict(sorted(by.items())) for topic, by in self._newest.items()}
+        return self._view
+
+
+def document_purpose(topic: Topic) -> str:
+    return f"doc/{topic.value}"
+
+
+def document_envelope(fleet: str, topic: Topic, me: Life, seq: int, body: bytes) -> Envelope:
+    return Envelope(fleet, document_purpose(topic), me, seq, body)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A blueprint that the announcing node holds: its order, and the sha256 of its bytes."""
+
+    epoch: int
+    seq: int
+    digest: str
+    coordinator: NodeName
+    commit: CommitId
+
+
+def announcement_to_bytes(a: Announcement) -> bytes:
+    return json.dumps(
+        {"epoch": a.epoch, "seq": a.seq, "digest": a.digest, "coordinator": a.coordinator, "commit": a.commit},
+        sort_keys=True,
+    ).encode()
+
+
+def announcement_from_bytes(data: bytes) -> Announcement:
+    """Raises MessageError."""
+    f = _fields(data)
+    try:
+        return Announcement(
+            f.whole("epoch"),
+            f.whole("seq"),
+            f.text("digest"),
+            NodeName(f.text("coordinator")),
+            CommitId(f.text("commit")),
+        )
+    except (KeyError, TypeError) as error:
+        raise MessageError(f"no announcement: {error}") from error
+
+
+def member_to_bytes(m: Member) -> bytes:
+    """The member record that a node publishes about itself. Byte counts, sorted digests of files."""
+    builds = [
+        {
+            "backend": b.backend,
+            "engine": b.engine,
+            "version": b.version,
+            "digest": b.digest,
+            "device": b.device,
+            "unified": b.unified,
+            "deviceMemoryBytes": b.device_memory_bytes,
+        }
+        for b in m.builds
+    ]
+    obj = {
+        "node": m.node,
+        "boot": m.boot,
+        "memoryBytes": m.memory_bytes,
+        "builds": builds,
+        "files": sorted(m.files),
+        "os": m.os,
+        "arch": m.arch,
+        "version": m.skulk_version,
+        "validated": m.validated,
+        "diskBytes": m.disk_bytes,
+    }
+    return json.dumps(obj, sort_keys=True).encode()
+
+
+def member_from_bytes(document: Document) -> Member:
+    """The record, under its author's name and boot whatever it says itself. Raises MessageError."""
+    f = _fields(document.body)
+    try:
+        validated = f.text_or_none("validated")
+        member = Member(
+            node=NodeName(f.text("node")),
+            boot=BootId(f.text("boot")),
+            memory_bytes=f.whole("memoryBytes"),
+            builds=tuple(_build(Fields(item)) for item in f.items("builds")),
+            files=frozenset(str(item) for item in f.items("files")),
+            os=f.text("os", ""),
+            arch=f.text("arch", ""),
+            skulk_version=f.text("version", ""),
+            validated=None if validated is None else CommitId(validated),
+            disk_bytes=f.whole_or_none("diskBytes"),
+        )
+    except (KeyError, TypeError) as error:
+        raise MessageError(f"no member record: {error}") from error
+    return replace(member, node=document.author.node, boot=document.author.boot)
+
+
+def _build(f: Fields) -> EngineBuild:
+    return EngineBuild(
+        backend=f.text("backend"),
+        engine=f.text("engine"),
+        version=f.text("version"),
+        digest=f.text("digest"),
+        device=f.text("device", ""),
+        unified=f.flag("unified", True),
+        device_memory_bytes=f.whole_or_none("deviceMemoryBytes"),
+    )
+
+
+def _fields(data: bytes) -> Fields:
+    try:
+        return Fields(json.loads(data))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MessageError(f"not JSON: {error}") from error
