@@ -53,6 +53,7 @@ _AREAS: Mapping[str, str] = {
     "WGT": "Model files",
     "RUN": "Runners",
     "ENG": "Engines",
+    "PLN": "Planes",
     "REQ": "Requests",
     "CLI": "Command line",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -323,7 +324,7 @@ class Planes:
                         self._transport.retain(keys.document(topic, self._me.node), sealed, Traffic.CONTROL)
                 seen = self._watch(seen, now)
             except Exception:
-                log.exception("the planes could not do their periodic work")
+                log.error("planes_upkeep_failed", exception=traceback.format_exc())
             await self._clock.sleep(TICK_SECONDS)
 
     def _watch(self, seen: dict[NodeName, Presence], now: float) -> dict[NodeName, Presence]:

@@ -7,6 +7,7 @@ longer than its patience, or leaves too much unacknowledged; the batch never wai
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -141,7 +142,7 @@ class ServedStreams:
         except RequestError as error:
             self._append(served, failed_of(error), last=True)
         except Exception:
-            log.exception("a request of another node failed", request_id=submit.request.id)
+            log.error("remote_request_failed", request_id=submit.request.id, exception=traceback.format_exc())
         finally:
             self._append(served, failed_of(_unexplained(submit.placement)), last=True)
 

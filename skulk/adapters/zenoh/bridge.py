@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 
@@ -61,5 +62,5 @@ class Bridge:
             try:
                 act()
             except Exception:
-                log.exception("a message of the planes could not be handled")
+                log.error("plane_message_failed", exception=traceback.format_exc())
         self._loop.call_soon(self._turn)

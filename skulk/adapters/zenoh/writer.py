@@ -57,7 +57,7 @@ class Writer:
             try:
                 act()
             except Exception as error:  # noqa: BLE001 - a closing session raises; what is lost is sent again
-                log.warning("the planes could not send", error=str(error))
+                log.warning("planes_send_failed", error=str(error))
 
 
 def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
