@@ -323,7 +323,7 @@ class Planes:
                     for topic, (_, sealed) in self._published.items():
                         self._transport.retain(keys.document(topic, self._me.node), sealed, Traffic.CONTROL)
                 seen = self._watch(seen, now)
-            except Exception:
+            except Exception:  # noqa: BLE001  (told in the log; the planes must go on)
                 log.error("planes_upkeep_failed", exception=traceback.format_exc())
             await self._clock.sleep(TICK_SECONDS)
 

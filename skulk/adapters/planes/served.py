@@ -141,7 +141,7 @@ class ServedStreams:
                     generation.cancel("the owner does not acknowledge what it was sent")
         except RequestError as error:
             self._append(served, failed_of(error), last=True)
-        except Exception:
+        except Exception:  # noqa: BLE001  (told in the log; the asker gets its end)
             log.error("remote_request_failed", request_id=submit.request.id, exception=traceback.format_exc())
         finally:
             self._append(served, failed_of(_unexplained(submit.placement)), last=True)

@@ -61,6 +61,6 @@ class Bridge:
                 self._bytes -= size
             try:
                 act()
-            except Exception:
+            except Exception:  # noqa: BLE001  (told in the log; later messages must come through)
                 log.error("plane_message_failed", exception=traceback.format_exc())
         self._loop.call_soon(self._turn)
