@@ -112,3 +112,44 @@ def test_any_history_keeps_to_the_rules_and_ends_in_one_document_with_everything
     sim = run(play(history, last, seed))
     assert sim.watch.violations == []
     assert len(sim.coordinators) == 1
+
+
+blips = st.lists(
+    st.tuples(
+        st.one_of(
+            st.tuples(st.sampled_from(["crash", "freeze", "mute"]), name),
+            st.tuples(st.just("part"), st.sets(name, min_size=1, max_size=COUNT - 1)),
+            st.tuples(st.just("loss"), st.sampled_from([0.1, 0.3])),
+        ),
+        # Shorter than one is patient with a lost node, whoever coordinates.
+        st.floats(0.1, 10.0),
+    ),
+    max_size=6,
+)
+
+
+async def blink(history: list, seed: int) -> tuple[SimFleet, int]:  # type: ignore[type-arg]
+    sim = SimFleet(fleet(COUNT), seed=seed)
+    sim.boot()
+    await sim.until(sim.settled, RECOVERY_SECONDS)
+    begun = len(sim.watch.starts)
+    for (what, how), lasts in history:
+        happen(sim, what, how)
+        await sim.run_for(lasts)
+        sim.network.heal()
+        sim.network.loss = sim.network.doubling = 0.0
+        for node in sim.nodes.values():
+            node.frozen = node.mute = False
+            node.boot()
+        await sim.until(sim.settled, RECOVERY_SECONDS)
+    return sim, begun
+
+
+@settings(max_examples=40, deadline=None)
+@given(blips, st.integers(0, 2**16))
+def test_faults_shorter_than_the_patience_start_nothing_and_stop_nothing(history, seed):
+    """Daemons die and return, links and processes pause, coordinators change: what runs stays where it is."""
+    sim, begun = run(blink(history, seed))
+    assert sim.watch.starts[begun:] == []
+    assert sim.watch.stops == []
+    assert sim.watch.violations == []
