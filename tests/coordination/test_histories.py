@@ -135,7 +135,8 @@ async def blink(history: list, seed: int) -> tuple[SimFleet, int]:  # type: igno
     begun = len(sim.watch.starts)
     for (what, how), lasts in history:
         happen(sim, what, how)
-        await sim.run_for(lasts)
+        # A member that lives and does not answer is kept however long.
+        await sim.run_for(4 * lasts if what == "mute" else lasts)
         sim.network.heal()
         sim.network.loss = sim.network.doubling = 0.0
         for node in sim.nodes.values():
