@@ -75,6 +75,16 @@ class Reason(StrEnum):
     BREAKER_OPEN = "BreakerOpen"
     WEDGED = "Wedged"
     ENGINE_MISSING = "EngineMissing"
+    # coordination: why no document is published, or one is not accepted
+    SETTLING = "Settling"
+    DISCOVERING = "Discovering"
+    WAITING_FOR_NODES = "WaitingForNodes"
+    NO_MAJORITY = "NoMajority"
+    COMMIT_BLOCKED = "CommitBlocked"
+    COMMIT_NOT_SEEN = "CommitNotSeen"
+    MEMBER_SILENT = "MemberSilent"
+    NOTHING_TO_PUBLISH = "NothingToPublish"
+    DOCUMENT_REFUSED = "DocumentRefused"
     # sums over the above
     ALL_REPLICAS_READY = "AllReplicasReady"
     REPLICAS_UNAVAILABLE = "ReplicasUnavailable"
