@@ -25,14 +25,13 @@ from skulk.core.domain import (
 )
 from skulk.core.errors import ENG_MODEL
 from skulk.core.formats.content import content_key
+from skulk.core.memory import GIB
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.actions import Action, Adopt, Clear, Drain, Fetch, Forget, Kill, Start, Stop
 from skulk.core.reconcile.fold import LIVE, STUCK
 from skulk.core.reconcile.ledger import Blame, FetchRecord, Ledger, Record, backoff_seconds
 from skulk.core.reconcile.machine import Phase, RunnerEvent, allows
 from skulk.core.reconcile.observed import Observed, Part
-
-GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
