@@ -16,6 +16,7 @@ from skulk.core.domain import (
     Accepted,
     Card,
     CommitId,
+    Document,
     EngineBuild,
     FleetView,
     GenerationRequest,
@@ -181,6 +182,15 @@ class Persisted:
     """What must survive the daemon: read once at start, written before it is acted on."""
 
     accepted: CommitId | None = None
+    """The newest commit this node validated."""
+    promised: int = 0
+    """It accepts no blueprint document of a lower epoch."""
+    document: bytes | None = None
+    """The body of the blueprint document it acts on."""
+    proof: bytes = b""
+    """Its author's signed announcement, to be passed on."""
+    life: int = 0
+    """Number of the last daemon of this node (see `Life`)."""
 
 
 class Journal(Protocol):
@@ -212,8 +222,13 @@ class ControlPlane(Protocol):
 
     def observe(self) -> PlanesView: ...
 
-    def publish(self, topic: Topic, body: bytes) -> None:
-        """Replace this node's document on that topic. Publishing equal bytes again does nothing."""
+    def publish(self, topic: Topic, body: bytes) -> bytes:
+        """Replace this node's document on that topic. Publishing equal bytes again does nothing. Returns the document
+        as it travels, signed: whoever gets it from somebody else can check it (`believed`)."""
+        ...
+
+    def believed(self, topic: Topic, author: NodeName, sealed: bytes) -> Document | None:
+        """A document that somebody passed on: None unless `author`, trusted now, signed it for that topic."""
         ...
 
     def report(self, kind: str, values: Mapping[str, object]) -> None:

@@ -53,7 +53,7 @@ class Documents:
             if envelope.version < (known.author.number, known.seq):
                 self.refused["older than what is known"] += 1
             return None
-        document = Document(topic, envelope.author, envelope.seq, envelope.body)
+        document = Document(topic, envelope.author, envelope.seq, envelope.body, data)
         self._newest[topic][node] = document
         self._view = None
         return document
