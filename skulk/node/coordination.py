@@ -7,9 +7,8 @@ the node is a fleet of its own and the same rules apply: there is one path from 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -35,6 +34,7 @@ from skulk.core.coordination import (
     read,
     report_of,
 )
+from skulk.core.coordination.planes_report import Question, Told, decode_told, encode_question, encode_told
 from skulk.core.domain import (
     Blueprint,
     CommitId,
@@ -56,7 +56,6 @@ from skulk.core.wire.planes_documents import (
     announcement_to_bytes,
 )
 from skulk.core.wire.planes_messages import MessageError
-from skulk.core.wire.planes_report import Told, decode_told, encode_told
 from skulk.node.source import SourceState
 
 _log = structlog.get_logger(component="coordination")
@@ -67,28 +66,8 @@ ASK_SECONDS = 2.0
 BODY_SECONDS = 15.0
 # Fetched documents that are kept: two sides of a partition, and the ones before.
 BODIES_MAX = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What one node asks another over the control plane, by `kind`: `report`, or `bundle` (see `CommitExchange`)."""
-
-    kind: str
-    values: Mapping[str, Any]
-
-
-def encode_question(question: Question) -> bytes:
-    return json.dumps({"kind": question.kind, **question.values}, sort_keys=True).encode()
-
-
-def decode_question(data: bytes) -> Question:
-    """Raises MessageError."""
-    try:
-        raw = json.loads(data)
-        kind = raw.pop("kind")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise MessageError(f"no question: {error}") from error
-    return Question(str(kind), raw)
+# Signed announcements; those that nobody names any more go.
+PROOFS_MAX = 256
 
 
 class Coordination:
@@ -116,12 +95,12 @@ class Coordination:
         self._announced: dict[NodeName, Version] = {}
         self._proofs: dict[str, bytes] = {}
         self._bodies: dict[str, Document] = {}
+        self._bundles: tuple[bytes, ...] = ()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._number = 0
         self._told: Report | None = None
         self._local: Local | None = None
         self._source = SourceState()
-        self._announced_as: Version | None = None
         self.outputs = Outputs()
         self.state = self._restored()
 
@@ -144,12 +123,22 @@ class Coordination:
         """The planes are open. Bodies are answered for from now on."""
         self._control = control
         self._hold()
+        document = self.state.durable.document
+        if document is not None:
+            # On disk already: who missed it in an earlier life of this daemon can have it.
+            self._announce(document.version)
 
     @property
     def blueprint(self) -> Blueprint | None:
         """What this node acts on."""
         document = self.state.durable.document
         return document.blueprint if document is not None else None
+
+    @property
+    def busy(self) -> bool:
+        """Deadlines are running: there are other nodes, or nothing is in force yet."""
+        newest = self._source.commits[-1].commit if self._source.commits else None
+        return self._control is not None or (newest is not None and newest != self.in_force)
 
     @property
     def in_force(self) -> CommitId | None:
@@ -175,7 +164,7 @@ class Coordination:
 
     def why(self, name: str) -> tuple[str, ...]:
         """The planner's reasons for one deployment, from what is known here now."""
-        fleet = self._fleet_in_force() or self._source.fleet
+        fleet = self.fleet_in_force(self._source) or self._source.fleet
         if fleet is None or self._local is None:
             return ()
         live = self._live(self.planes)
@@ -185,13 +174,10 @@ class Coordination:
         refusals = (*self._local.refusals, *(r for report in told for r in report.refusals))
         return why(fleet, members, running, refusals, DeploymentName(name))
 
-    def fleet_of_blueprint(self) -> Fleet | None:
+    def fleet_in_force(self, source: SourceState) -> Fleet | None:
         """The manifests that the blueprint was made from, None while this node has not read them."""
-        return self._fleet_in_force()
-
-    def _fleet_in_force(self) -> Fleet | None:
         commit = self.in_force
-        return next((v.fleet for v in self._source.commits if v.commit == commit), None)
+        return next((v.fleet for v in source.commits if v.commit == commit), None)
 
     # --- one round ------------------------------------------------------------------------------------------
 
@@ -261,6 +247,14 @@ class Coordination:
             raise MessageError(f"it announces a document of {version.author}")
         self._announced[author] = version
         self._proofs[version.digest] = sealed
+        if len(self._proofs) > PROOFS_MAX:
+            self._forget_proofs()
+
+    def _forget_proofs(self) -> None:
+        held = self.state.durable.document
+        named = {v.digest for v in self._announced.values()} | ({held.version.digest} if held is not None else set())
+        named |= {t.report.accepted.digest for t, _ in self._heard.values() if t.report.accepted is not None}
+        self._proofs = {digest: proof for digest, proof in self._proofs.items() if digest in named}
 
     def _hear(self, node: NodeName, told: Told, question: int) -> None:
         known = self._heard.get(node)
@@ -290,8 +284,6 @@ class Coordination:
 
     def _persist(self, durable: Durable) -> None:
         document = durable.document
-        if document is not None and document.version.author == self._node:
-            self._announce(document.version)
         kept = self._journal.load()
         self._journal.save(
             replace(
@@ -312,12 +304,17 @@ class Coordination:
             )
         self._hold(document)
 
+    def hold_bundles(self, bundles: tuple[bytes, ...]) -> None:
+        """Answer for these as well."""
+        self._bundles = bundles
+        self._hold()
+
     def _hold(self, newest: Document | None = None) -> None:
         if self._control is None:
             return
         document = newest if newest is not None else self.state.durable.document
         held = [document.body] if document is not None else []
-        self._control.hold([*held, *(d.body for d in self._bodies.values() if d.body not in held)])
+        self._control.hold([*held, *(d.body for d in self._bodies.values()), *self._bundles])
 
     def _do(self, action: Announce | Ask | FetchBody | Obtain) -> None:
         match action:
@@ -347,8 +344,7 @@ class Coordination:
     async def _ask(self, node: NodeName, question: int) -> None:
         if self._control is None:
             return
-        asked = encode_question(Question("report", {}))
-        answer = await self._control.ask(node, asked, deadline_seconds=ASK_SECONDS)
+        answer = await self._control.ask(node, encode_question(Question()), deadline_seconds=ASK_SECONDS)
         self._hear(node, decode_told(answer, node), question)
 
     async def _fetch(self, version: Version) -> None:

@@ -7,6 +7,7 @@ import random
 
 from skulk.core.domain import BootId, ConditionType, NodeName, PlacementUid, Status
 from skulk.core.reconcile.acceptance import SourcePolicy
+from skulk.node.coordination import Coordination
 from skulk.node.loop import NodeLoop, Ports
 from skulk.node.source import SourceLoop
 from skulk.sim.clock import VirtualClock
@@ -45,6 +46,7 @@ class SimNode:
         self._boots += 1
         self.host.attach()
         policy = SourcePolicy(namespace="demo", node=self.name)
+        self.coordination = coordination = Coordination(self.name, self.journal, self.clock, self._wake)
         self.source = SourceLoop(
             self.repo,
             self.journal,
@@ -53,10 +55,11 @@ class SimNode:
             jitter=self.random.random,
             wake=self._wake,
             poll_seconds=1.0,
+            in_force=lambda: coordination.in_force,
         )
         source = self.source
         ports = Ports(self.host, self.weights, self.probe, self.clock)
-        self.loop = NodeLoop(self.name, BootId(f"boot-{self._boots}"), ports, lambda: source.state)
+        self.loop = NodeLoop(self.name, BootId(f"boot-{self._boots}"), ports, lambda: source.state, self.coordination)
         await self.source.restore()
         self.loop.stock_taken = True
         self._tasks = [asyncio.create_task(self.loop.run()), asyncio.create_task(self.source.run())]

@@ -127,9 +127,20 @@ def test_out_comes_what_went_in(given_report: Report):
     assert codec.encode_report(codec.decode_report(data, ME)) == data
 
 
-@given(COUNTS)
-def test_a_question_keeps_its_number(number: int):
-    assert codec.decode_question(codec.encode_question(number)) == number
+@pytest.mark.parametrize(
+    "question",
+    [codec.Question(), codec.Question(CommitId("c" * 40), frozenset({CommitId("a" * 40), CommitId("b" * 40)}))],
+)
+def test_a_question_reads_as_it_was_put(question: codec.Question):
+    assert codec.decode_question(codec.encode_question(question)) == question
+
+
+@given(COUNTS, st.binary(max_size=200))
+def test_what_is_told_keeps_its_number_and_its_proof(number: int, proof: bytes):
+    told = codec.Told(number, proof, full())
+    assert codec.decode_told(codec.encode_told(told), ME) == told
+    with pytest.raises(MessageError, match="another node"):
+        codec.decode_told(codec.encode_told(told), NodeName("n2"))
 
 
 def test_a_report_of_another_node_is_refused():
@@ -229,7 +240,7 @@ def test_what_is_wrong_anywhere_is_a_message_error(change: Callable[[dict[str, A
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"[]", b"null", b"{}", b'{"question":NaN}', b'{"question":1e999}', b"[" * 100_000]
+    "data", [b"", b"\xff", b"[]", b"null", b"{}", b'{"bundle":NaN}', b'{"bundle":{"commit":1}}', b"[" * 100_000]
 )
 def test_rubbish_is_a_message_error(data: bytes):
     with pytest.raises(MessageError):
@@ -252,4 +263,4 @@ def test_more_bytes_than_any_report_has_are_not_read():
     with pytest.raises(MessageError, match="more than"):
         codec.decode_report(padded, ME)
     with pytest.raises(MessageError, match="more than"):
-        codec.decode_question(codec.encode_question(1) + b" " * codec.QUESTION_BYTES_MAX)
+        codec.decode_question(codec.encode_question(codec.Question()) + b" " * codec.QUESTION_BYTES_MAX)

@@ -1,4 +1,4 @@
-"""A member's report, and the question that it answers, as bytes and back. Canonical, camelCase JSON.
+"""A member's report, and questions of one member to another, as bytes and back. Canonical, camelCase JSON.
 
 The bytes come from another node: every key is read with its type and bounds, and whatever is wrong is a MessageError.
 A report speaks for its author alone, so placements and refusals carry no node on the wire: they are the author's.
@@ -7,8 +7,10 @@ Readers ignore keys that they do not know. Who signed the bytes is checked by wh
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from skulk.core.coordination.document import Version
@@ -33,34 +35,56 @@ from skulk.core.wire.planes_messages import MessageError
 
 REPORT_BYTES_MAX = 4 * 1024 * 1024
 """A placement takes about 400 bytes, a model file 67: thousands of each fit, and no node has so many."""
-QUESTION_BYTES_MAX = 1024
-"""One number."""
+QUESTION_BYTES_MAX = 16 * 1024
+"""A commit, and the ones that are there already."""
 _REASONS = {reason.value: reason for reason in Reason}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A report as it is published, and as it answers a question."""
+
+    number: int
+    """Grows with every change of the report while the daemon lives."""
+    proof: bytes
+    """The signed announcement of the document that the report names as accepted: its author may be silent by now,
+    and nobody has to believe the node that reports it."""
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """For the report; or, when `commit` is set, for its objects beyond those of `have`."""
+
+    commit: CommitId | None = None
+    have: frozenset[CommitId] = frozenset()
+
+
 def encode_report(report: Report) -> bytes:
     """Equal reports give equal bytes. Half a character in a message becomes `?`."""
-    return dump(
-        {
-            "node": report.node,
-            "boot": report.boot,
-            "promised": report.promised,
-            "accepted": None if report.accepted is None else _version_to(report.accepted),
-            "validated": sorted(report.validated),
-            "invalid": [{"commit": i.commit, "message": i.message} for i in report.invalid],
-            "member": member_to_json(report.member),
-            "running": [_running_to(r) for r in report.running],
-            "refusals": [
-                {"deployment": r.deployment, "launchHash": r.launch_hash, "reason": r.reason, "message": r.message}
-                for r in report.refusals
-            ],
-            "stockTaken": report.stock_taken,
-            "graced": report.graced,
-        }
-    )
+    return dump(_report_to(report))
+
+
+def _report_to(report: Report) -> dict[str, object]:
+    return {
+        "node": report.node,
+        "boot": report.boot,
+        "promised": report.promised,
+        "accepted": None if report.accepted is None else _version_to(report.accepted),
+        "validated": sorted(report.validated),
+        "invalid": [{"commit": i.commit, "message": i.message} for i in report.invalid],
+        "member": member_to_json(report.member),
+        "running": [_running_to(r) for r in report.running],
+        "refusals": [
+            {"deployment": r.deployment, "launchHash": r.launch_hash, "reason": r.reason, "message": r.message}
+            for r in report.refusals
+        ],
+        "stockTaken": report.stock_taken,
+        "graced": report.graced,
+    }
 
 
 def decode_report(data: bytes, author: NodeName) -> Report:
@@ -68,14 +92,42 @@ def decode_report(data: bytes, author: NodeName) -> Report:
     return _read(data, REPORT_BYTES_MAX, lambda f: _report(f, author))
 
 
-def encode_question(number: int) -> bytes:
-    """What is asked of a member at discovery: "your report, please". `number` is the asking state's."""
-    return dump({"question": number})
+def encode_told(told: Told) -> bytes:
+    """Equal values give equal bytes."""
+    proof = base64.b64encode(told.proof).decode()
+    return dump({"number": told.number, "proof": proof, "report": _report_to(told.report)})
 
 
-def decode_question(data: bytes) -> int:
+def decode_told(data: bytes, author: NodeName) -> Told:
+    """What `author` told. Raises MessageError for anything else, also for another node's report."""
+
+    def read(f: Fields) -> Told:
+        proof = base64.b64decode(f.text("proof"), validate=True)
+        return Told(f.count("number"), proof, _report(f.inner("report"), author))
+
+    return _read(data, REPORT_BYTES_MAX, read)
+
+
+def encode_question(question: Question) -> bytes:
+    """What is asked of one member over the control plane."""
+    bundle = None
+    if question.commit is not None:
+        bundle = {"commit": question.commit, "have": sorted(question.have)}
+    return dump({"bundle": bundle})
+
+
+def decode_question(data: bytes) -> Question:
     """Raises MessageError."""
-    return _read(data, QUESTION_BYTES_MAX, lambda f: f.count("question"))
+
+    def read(f: Fields) -> Question:
+        f.require("bundle")
+        bundle = f.mapping_or_none("bundle")
+        if bundle is None:
+            return Question()
+        inner = Fields(bundle)
+        return Question(CommitId(inner.text("commit")), frozenset(CommitId(c) for c in inner.texts("have")))
+
+    return _read(data, QUESTION_BYTES_MAX, read)
 
 
 def _report(f: Fields, author: NodeName) -> Report:
