@@ -250,3 +250,6 @@ CLI_EXISTS = code("SK-CLI-004", "the target exists", "choose another directory, 
 CLI_ANSWER = code("SK-CLI-005", "what answered is not a Skulk node", "check --url: another program may listen there")
 CLI_REQUEST = code("SK-CLI-006", "the node refused or failed the request", "see `skulk why NAME` and `skulk logs NAME`")
 CLI_DRIFT = code("SK-CLI-007", "generated files differ from what this version generates", "run `skulk schema`")
+CLI_EDIT = code(
+    "SK-CLI-008", "a field of a manifest cannot be set without touching more of the file", "edit the file by hand"
+)
