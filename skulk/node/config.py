@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -61,6 +61,20 @@ class SourceTable(_Table):
         return self
 
 
+class PlanesTable(_Table):
+    """How this node joins the others."""
+
+    listen: tuple[str, ...] = Field((), description="Endpoints.")
+    mode: Literal["router", "peer"] = Field("router", description="Relay or direct.")
+    ca: Path | None = Field(None, description="CA.")
+    certificate: Path | None = Field(None, description="Certificate.")
+    key: Path | None = Field(None, description="Key.")
+    verify_names: bool = Field(True, description="Names.")
+    allow_plain: bool = Field(False, description="Plain.")
+    lease_ms: int = Field(2000, description="Lease.")
+    seeds: tuple[str, ...] = Field((), description="Seeds.")
+
+
 class NodeConfig(_Table):
     """All of node.toml. Paths may start with `~`; relative ones are relative to the file (`source.url` is not a
     path but an address)."""
@@ -79,6 +93,7 @@ class NodeConfig(_Table):
         None, pattern="^(debug|info|warning|error)$", description="Lowest level logged, instead of the Fleet's."
     )
     listen: ListenTable = ListenTable()
+    planes: PlanesTable = PlanesTable()
     source: SourceTable
 
     @field_validator("memory_cap", mode="before")

@@ -128,6 +128,10 @@ class Coordination:
             # On disk already: who missed it in an earlier life of this daemon can have it.
             self._announce(document.version)
 
+    def part(self) -> None:
+        """The planes are closed: this node goes on with what it has."""
+        self._control = None
+
     @property
     def blueprint(self) -> Blueprint | None:
         """What this node acts on."""
