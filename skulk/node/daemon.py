@@ -42,6 +42,7 @@ from skulk.node.loop import NodeLoop, Ports
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import NodeServing
 from skulk.node.source import SourceLoop
+from skulk.node.webhook_secret import webhook_secret
 
 _log = structlog.get_logger(component="daemon")
 
@@ -146,6 +147,7 @@ class Daemon:
             self._clock,
             reset=self._loop.reset,
             beat_age=lambda: self._loop.beat_age_seconds,
+            poke=self._source.poke,
         )
 
     def _wake(self) -> None:
@@ -164,7 +166,7 @@ class Daemon:
         self._compose()
         self._listen_for_signals()
         config = self._config
-        app = create_app(self._serving, GatewaySettings())
+        app = create_app(self._serving, GatewaySettings(webhook_secret=webhook_secret(config.webhook)))
         listener = Listener(app, config.listen.host, config.listen.port)
         await self._runners.take_stock()
         self._loop.stock_taken = True

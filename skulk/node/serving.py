@@ -62,6 +62,7 @@ class NodeServing:
         *,
         reset: Callable[[frozenset[PlacementUid]], int],
         beat_age: Callable[[], float],
+        poke: Callable[[], None] = lambda: None,
     ) -> None:
         self._owner = owner
         self._streams = streams
@@ -69,6 +70,7 @@ class NodeServing:
         self._clock = clock
         self._reset = reset
         self._beat_age = beat_age
+        self._poke = poke
         self._view = FleetView(0, owner.node, "")
         self._changed = asyncio.Event()
         self._closing = False
@@ -229,6 +231,9 @@ class NodeServing:
 
     async def reset(self, name: str) -> int:
         return self._reset(frozenset(self._placements_of(name)))
+
+    def poke(self) -> None:
+        self._poke()
 
     # --- the end --------------------------------------------------------------------------------------------
 
