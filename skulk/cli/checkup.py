@@ -202,6 +202,20 @@ def _engines(config: NodeConfig) -> Iterable[Finding]:
             yield Finding("engines", Level.PROBLEM, f"{engine}: no environment in {config.engines_path}", fix)
 
 
+def _webhook(config: NodeConfig) -> Iterable[Finding]:
+    """Can the webhook secret be read? Nothing to say where none is configured."""
+    # Not at the top: only this check needs it, and the program starts faster without.
+    from skulk.node.webhook_secret import webhook_secret
+
+    try:
+        secret = webhook_secret(config.webhook, dict(os.environ))
+    except SkulkError as error:
+        yield Finding("webhook", Level.PROBLEM, error.message, error.fix)
+    else:
+        if secret is not None:
+            yield Finding("webhook", Level.OK, "the secret can be read")
+
+
 def _port(config: NodeConfig) -> Iterable[Finding]:
     """Free, or answered by this node's own daemon."""
     host = "127.0.0.1" if config.listen.host in ("0.0.0.0", "::", "") else config.listen.host
@@ -237,4 +251,10 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-_OF_CONFIG: tuple[Callable[[NodeConfig], Iterable[Finding]], ...] = (_state_dir, _model_roots, _engines, _port)
+_OF_CONFIG: tuple[Callable[[NodeConfig], Iterable[Finding]], ...] = (
+    _state_dir,
+    _model_roots,
+    _engines,
+    _port,
+    _webhook,
+)

@@ -55,6 +55,7 @@ _AREAS: Mapping[str, str] = {
     "ENG": "Engines",
     "PLN": "Planes",
     "REQ": "Requests",
+    "HOK": "Webhooks",
     "CLI": "Command line",
 }
 

@@ -154,6 +154,15 @@ SRC_AUTH = code(
     "give the daemon's user a credential helper, an ssh key or the host's key; docs/guides/source.md",
 )
 SRC_DISK = code("SK-SRC-014", "the local mirror cannot be written", "free space on the state directory's disk")
+SRC_NO_OBJECTS = code(
+    "SK-SRC-015", "the source keeps no git objects that could be handed on", "let every node read the directory itself"
+)
+SRC_BUNDLE = code("SK-SRC-016", "another node sent objects that cannot be used", "another member is asked by itself")
+SRC_BUNDLE_SIZE = code(
+    "SK-SRC-017",
+    "the objects of a commit are too large to be sent between nodes",
+    "let the node reach the remote itself, or keep large files out of the repository",
+)
 
 # --- weights ------------------------------------------------------------------------------------------------
 WGT_NO_ROOT = code("SK-WGT-001", "no model root holds the card's source", "put the files under a modelRoots directory")
@@ -241,6 +250,20 @@ REQ_ORIGIN = code(
     "a page of another origin, or a foreign host name, called a gateway without keys",
     "use http://127.0.0.1:PORT, or configure keys in Fleet.spec.access",
 )
+
+# --- webhooks -----------------------------------------------------------------------------------------------
+HOK_OFF = code(
+    "SK-HOK-001",
+    "the node takes no webhooks",
+    "set webhook.secretFile or webhook.secretEnv in node.toml; docs/guides/webhook.md",
+)
+HOK_SIGNATURE = code(
+    "SK-HOK-002",
+    "a webhook delivery is not signed with this node's secret",
+    "enter the node's webhook secret at the forge; docs/guides/webhook.md",
+)
+HOK_STALE = code("SK-HOK-003", "a webhook delivery is too old", "set the clocks of forge and node")
+HOK_BUSY = code("SK-HOK-004", "too many webhook deliveries at once", "send it again after Retry-After seconds")
 
 # --- command line -------------------------------------------------------------------------------------------
 CLI_USAGE = code("SK-CLI-001", "the command line is wrong", "see --help")

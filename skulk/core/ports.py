@@ -106,6 +106,21 @@ class Repo(Protocol):
         """Return when the source hints at a change. A git remote never hints: polling finds it."""
         ...
 
+    async def bundle(self, commit: CommitId, have: frozenset[CommitId]) -> bytes:
+        """The objects of a local commit without those reachable from `have`, for another node's `unbundle`.
+        Commits of `have` that are not local are ignored. Raises SRC_UNREACHABLE, SRC_BUNDLE_SIZE, SRC_NO_OBJECTS."""
+        ...
+
+    async def unbundle(self, commit: CommitId, data: bytes) -> None:
+        """Take in what another node's `bundle` gave: `facts` and `tree` then work on `commit`, and on nothing else
+        that was not local before. The data is not trusted: whatever is wrong with it, nothing has changed. Does
+        nothing when the commit is local. Raises SRC_BUNDLE, SRC_BUNDLE_SIZE, SRC_NO_OBJECTS."""
+        ...
+
+    async def older(self, commits: Collection[CommitId], than: CommitId) -> frozenset[CommitId]:
+        """Those of `commits` that are proper ancestors of `than`. What is not local is not in the answer."""
+        ...
+
 
 class RunnerHost(Protocol):
     """The runner processes of this node. `observe` never blocks; the others may take as long as their deadline."""
@@ -308,4 +323,8 @@ class Serving(Protocol):
 
     async def reset(self, name: str) -> int:
         """Clear breaker, wedge and backoff of a deployment or placement; return how many were cleared."""
+        ...
+
+    def poke(self) -> None:
+        """Look at the source now instead of at the next poll. Never waits; asking twice is asking once."""
         ...

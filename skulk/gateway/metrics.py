@@ -94,12 +94,22 @@ class Metrics:
             ("route", "method", "status"),
             registry=self.registry,
         )
+        self._webhooks = Counter(
+            "skulk_webhook_deliveries",
+            "Webhook deliveries by the forge's way of signing and what became of them.",
+            ("provider", "outcome"),
+            registry=self.registry,
+        )
         self.registry.register(ViewCollector(serving))
         for collector in collectors:
             self.registry.register(collector)
 
     def count_http(self, route: str, method: str, status: int) -> None:
         self._http.labels(route, method, str(status)).inc()
+
+    def count_webhook(self, provider: str, outcome: str) -> None:
+        """Both are words of ours; `provider` is empty where the signature was not looked at."""
+        self._webhooks.labels(provider, outcome).inc()
 
     def count_generation(self, note: Note, now: float) -> None:
         """Count a finished chat request; `note.model` is a canonical name or UNKNOWN_MODEL."""

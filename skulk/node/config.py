@@ -75,6 +75,26 @@ class PlanesTable(_Table):
     seeds: tuple[str, ...] = Field((), description="Seeds.")
 
 
+class WebhookTable(_Table):
+    """Where the secret stands that the git forge signs its webhooks with; the secret itself never stands here."""
+
+    secret_file: Path | None = Field(None, description="File with the webhook secret, not readable by others.")
+    secret_env: str | None = Field(None, description="Environment variable that holds the webhook secret.")
+
+    @field_validator("secret_env")
+    @classmethod
+    def _variable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("the name of an environment variable is expected, not the secret itself")
+        return value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> WebhookTable:
+        if self.secret_file is not None and self.secret_env is not None:
+            raise ValueError("only one of webhook.secretFile and webhook.secretEnv can be set")
+        return self
+
+
 class NodeConfig(_Table):
     """All of node.toml. Paths may start with `~`; relative ones are relative to the file (`source.url` is not a
     path but an address)."""
@@ -95,6 +115,7 @@ class NodeConfig(_Table):
     listen: ListenTable = ListenTable()
     planes: PlanesTable = PlanesTable()
     source: SourceTable
+    webhook: WebhookTable = WebhookTable()
 
     @field_validator("memory_cap", mode="before")
     @classmethod
@@ -187,5 +208,6 @@ def _resolved(config: NodeConfig, base: Path) -> NodeConfig:
             "engines_dir": absolute(config.engines_dir),
             "model_roots": tuple(absolute(root) for root in config.model_roots),
             "source": source,
+            "webhook": config.webhook.model_copy(update={"secret_file": absolute(config.webhook.secret_file)}),
         }
     )

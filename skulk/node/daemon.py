@@ -62,6 +62,7 @@ from skulk.node.network import FleetPlanes, Network
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import NodeServing
 from skulk.node.source import SourceLoop
+from skulk.node.webhook_secret import webhook_secret
 
 _log = structlog.get_logger(component="daemon")
 
@@ -182,6 +183,7 @@ class Daemon:
             reset=self._loop.reset,
             beat_age=lambda: self._loop.beat_age_seconds,
             data=lambda: self._network.planes if self._network is not None else None,
+            poke=self._source.poke,
         )
 
     def _compose_network(self, journal: FileJournal) -> Network | None:
@@ -270,7 +272,7 @@ class Daemon:
         self._compose()
         self._listen_for_signals()
         config = self._config
-        app = create_app(self._serving, GatewaySettings())
+        app = create_app(self._serving, GatewaySettings(webhook_secret=webhook_secret(config.webhook)))
         listener = Listener(app, config.listen.host, config.listen.port)
         await self._runners.take_stock()
         self._loop.stock_taken = True

@@ -66,6 +66,7 @@ class NodeServing:
         reset: Callable[[frozenset[PlacementUid], frozenset[DeploymentName]], int],
         beat_age: Callable[[], float],
         data: Callable[[], DataPlane | None] = lambda: None,
+        poke: Callable[[], None] = lambda: None,
     ) -> None:
         """`data`: the way to other nodes, None while there is none."""
         self._owner = owner
@@ -75,6 +76,7 @@ class NodeServing:
         self._reset = reset
         self._beat_age = beat_age
         self._data = data
+        self._poke = poke
         self._view = FleetView(0, owner.node, "")
         self._changed = asyncio.Event()
         self._closing = False
@@ -271,6 +273,9 @@ class NodeServing:
 
     async def reset(self, name: str) -> int:
         return self._reset(frozenset(self._placements_of(name)), frozenset((DeploymentName(name),)))
+
+    def poke(self) -> None:
+        self._poke()
 
     # --- the end --------------------------------------------------------------------------------------------
 

@@ -148,6 +148,8 @@ VALUES = {
     "source.allowForcePush": "true",
     "source.timeoutSeconds": "12.5",
     "source.pollSeconds": "12.5",
+    "webhook.secretFile": "/somewhere",
+    "webhook.secretEnv": "SOMETHING",
 }
 
 
