@@ -30,7 +30,7 @@ from skulk.node.network import FleetPlanes, Network
 from skulk.node.source import SourceLoop
 from skulk.sim.clock import VirtualClock
 from skulk.sim.fakes import FakeHost, FakeJournal, FakeProbe, FakeRepo, FakeWeights
-from skulk.sim.planes import SimNetwork, sim_key, sim_planes
+from skulk.sim.planes import SimNetwork, sim_planes
 
 
 class _Host:
@@ -130,9 +130,7 @@ class SimNode:
         async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
             host = _Host(coordination, exchange)
             planes = sim_planes(network, life, namespace="demo", clock=self.clock, host=host, wake=self._wake)
-            # Keys stand in no simulated manifest: everybody that is declared is believed.
-            fleet = source.state.fleet
-            planes.trust({name: sim_key(name) for name in (fleet.nodes if fleet is not None else ())})
+            planes.trust(keys)
             await planes.open()
             return planes
 
