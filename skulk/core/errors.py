@@ -217,7 +217,7 @@ ENG_TOOLCHAIN = code(
 PLN_EXPOSED = code(
     "SK-PLN-001",
     "the planes would reach beyond loopback without certificates",
-    "configure planes.tls, or set planes.allowPlain for a network that you trust",
+    "name ca, certificate and key in [planes] of node.toml, or set allowPlain there for a network that you trust",
 )
 PLN_TLS = code(
     "SK-PLN-002", "the planes' certificate files cannot be used", "check the named file; docs/reference/planes.md"
@@ -225,6 +225,23 @@ PLN_TLS = code(
 PLN_OPEN = code("SK-PLN-003", "the planes could not be opened", "check that the port is free and the address is local")
 PLN_UNREACHABLE = code("SK-PLN-004", "a node did not answer on the planes", "check the node and the network to it")
 PLN_BODY = code("SK-PLN-005", "no member could deliver a document's body", "it is tried again; check the network")
+
+# --- certificates -------------------------------------------------------------------------------------------
+CRT_FILE = code(
+    "SK-CRT-001",
+    "a key, request, certificate or passphrase file cannot be used",
+    "check the named file; docs/guides/several-nodes.md",
+)
+CRT_REQUEST = code("SK-CRT-002", "the certificate request is refused", "make it with `skulk node key` on the node")
+CRT_AUTHORITY = code(
+    "SK-CRT-003", "there is no usable certificate authority", "name its directory with --ca, or make one with --new-ca"
+)
+CRT_PASSPHRASE = code(
+    "SK-CRT-004", "the authority's key needs its passphrase", "give it at the prompt, or with --passphrase-file"
+)
+CRT_EXISTS = code(
+    "SK-CRT-005", "a key or certificate exists and is not replaced", "move it away, or name another place"
+)
 
 # --- requests -----------------------------------------------------------------------------------------------
 REQ_INVALID = code("SK-REQ-001", "the request is invalid", "correct the named field")

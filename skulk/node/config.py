@@ -11,14 +11,17 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skulk.core import errors
 from skulk.core.domain import VerifyMode
+
+if TYPE_CHECKING:
+    from skulk.adapters.zenoh.settings import PlaneSettings
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB)$")
@@ -62,17 +65,36 @@ class SourceTable(_Table):
 
 
 class PlanesTable(_Table):
-    """How this node joins the others."""
+    """How this node meets the others. Nothing listens, and the node is alone, until `listen` names an endpoint."""
 
-    listen: tuple[str, ...] = Field((), description="Endpoints.")
-    mode: Literal["router", "peer"] = Field("router", description="Relay or direct.")
-    ca: Path | None = Field(None, description="CA.")
-    certificate: Path | None = Field(None, description="Certificate.")
-    key: Path | None = Field(None, description="Key.")
-    verify_names: bool = Field(True, description="Names.")
-    allow_plain: bool = Field(False, description="Plain.")
-    lease_ms: int = Field(2000, description="Lease.")
-    seeds: tuple[str, ...] = Field((), description="Seeds.")
+    listen: tuple[str, ...] = Field(
+        (), description="Endpoints to listen on: `tls/HOST:PORT`, or `tcp/HOST:PORT` without certificates."
+    )
+    mode: Literal["router", "peer"] = Field(
+        "router", description="router: pass on what two others cannot exchange directly. peer: do not."
+    )
+    ca: Path | None = Field(None, description="The fleet's authority: `ca.pem` of `skulk node sign`.")
+    certificate: Path | None = Field(None, description="This node's certificate: `NAME.pem` of `skulk node sign`.")
+    key: Path | None = Field(None, description="This node's key, made by `skulk node key`.")
+    verify_names: bool = Field(True, description="The dialled address must stand in the other node's certificate.")
+    allow_plain: bool = Field(
+        False, description="Without certificates, leave loopback: for a network that is protected by other means."
+    )
+    lease_ms: int = Field(
+        2000, ge=500, le=60_000, description="A node that is silent for so many milliseconds is suspected."
+    )
+    seeds: tuple[str, ...] = Field(
+        (), description="Endpoints to dial before the first commit is accepted; later the Node manifests say whom."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> PlanesTable:
+        files = (self.ca, self.certificate, self.key)
+        if any(files) and not all(files):
+            raise ValueError("ca, certificate and key are needed together, or none of them")
+        if not self.listen and self.seeds:
+            raise ValueError("seeds have no effect without listen")
+        return self
 
 
 class WebhookTable(_Table):
@@ -127,6 +149,27 @@ class NodeConfig(_Table):
             raise ValueError("a size such as 4GiB or 512MiB is expected")
         return int(float(match[1]) * _UNITS[match[2]])
 
+    def plane_settings(self, dial: Iterable[str] = ()) -> PlaneSettings:
+        """What the planes are opened with: the seeds and `dial`, each once. Raises InvalidInput: PLN_EXPOSED for a
+        plain endpoint beyond loopback that is not allowed, PLN_OPEN for one of another form."""
+        # loads the messaging library, which nodes without planes do without
+        from skulk.adapters.zenoh.settings import PlaneSettings, TlsFiles, checked
+
+        table, tls = self.planes, None
+        if table.ca is not None and table.certificate is not None and table.key is not None:
+            tls = TlsFiles(table.ca, table.certificate, table.key, table.verify_names)
+        return checked(
+            PlaneSettings(
+                self.namespace,
+                table.listen,
+                tuple(dict.fromkeys((*table.seeds, *dial))),
+                table.mode,
+                tls,
+                table.allow_plain,
+                table.lease_ms,
+            )
+        )
+
     @property
     def engines_path(self) -> Path:
         return self.engines_dir if self.engines_dir is not None else self.state_dir / "engines"
@@ -146,7 +189,18 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Node
     except ValidationError as error:
         lines = [_line(item["loc"], item["msg"], overridden) for item in error.errors()]
         raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {'; '.join(lines)}") from None
-    return _resolved(config, path.resolve().parent)
+    resolved = _resolved(config, path.resolve().parent)
+    if resolved.planes.listen:
+        _check_planes(path, resolved)
+    return resolved
+
+
+def _check_planes(path: Path, config: NodeConfig) -> None:
+    """The rule of the planes themselves, told with the file's name while a person looks."""
+    try:
+        config.plane_settings()
+    except errors.InvalidInput as error:
+        raise errors.InvalidInput(error.code, f"{path}: {error.message}", fix=error.fix) from None
 
 
 def _overlay(
@@ -202,8 +256,11 @@ def _resolved(config: NodeConfig, base: Path) -> NodeConfig:
             "gpg_home": absolute(config.source.gpg_home),
         }
     )
+    files = ("ca", "certificate", "key")
+    planes = config.planes.model_copy(update={name: absolute(getattr(config.planes, name)) for name in files})
     return config.model_copy(
         update={
+            "planes": planes,
             "state_dir": absolute(config.state_dir),
             "engines_dir": absolute(config.engines_dir),
             "model_roots": tuple(absolute(root) for root in config.model_roots),

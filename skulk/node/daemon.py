@@ -28,8 +28,6 @@ from skulk.adapters.git import GitRepo
 from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
 from skulk.adapters.weights import LocalWeights
-from skulk.adapters.zenoh import PlaneSettings, TlsFiles, checked, open_planes, use_threads
-from skulk.adapters.zenoh import identity as plane_identity
 from skulk.core import errors
 from skulk.core.coordination.planes_report import decode_question
 from skulk.core.domain import (
@@ -189,25 +187,17 @@ class Daemon:
     def _compose_network(self, journal: FileJournal) -> Network | None:
         """The planes of node.toml, not opened yet; None without. Raises InvalidInput for certificates that cannot be
         used, before anything runs."""
-        table = self._config.planes
-        if not table.listen:
+        settings = self._config.plane_settings()
+        if not settings.listen:
             return None
-        tls = None
-        if table.ca is not None and table.certificate is not None and table.key is not None:
-            tls = TlsFiles(table.ca, table.certificate, table.key, verify_names=table.verify_names)
-        settings = PlaneSettings(
-            namespace=self._config.namespace,
-            listen=table.listen,
-            mode=table.mode,
-            tls=tls,
-            allow_plain=table.allow_plain,
-            lease_ms=table.lease_ms,
-        )
+        # Not at the top: a node without planes does without the messaging library.
+        from skulk.adapters.zenoh import identity, open_planes, use_threads
+
         # Ordered also when the clock was set back, and when the journal was lost.
         number = max(journal.load().life + 1, int(self._clock.wall()))
         journal.save(replace(journal.load(), life=number))
         life = Life(self._owner.node, self._owner.boot, number)
-        plane_identity(checked(settings), life)
+        identity(settings, life)
 
         async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
             fleet = self._source.state.fleet
@@ -222,8 +212,8 @@ class Daemon:
             opener,
             self._clock,
             lambda: self._source.state.fleet,
-            tls=tls is not None,
-            seeds=table.seeds,
+            tls=settings.tls is not None,
+            seeds=self._config.planes.seeds,
             joined=self._joined,
             left=self._coordination.part,
         )

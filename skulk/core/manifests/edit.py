@@ -98,7 +98,7 @@ def _node(event: Any, events: Iterator[Any]) -> _Node:
     if isinstance(event, ScalarEvent):
         return _Node(ScalarEvent, start, end, column, style=event.style)
     node = _Node(type(event), start, end, column, flow=bool(event.flow_style))
-    while not isinstance(event := next(events), (MappingEndEvent, SequenceEndEvent)):
+    while type(event := next(events)) not in (MappingEndEvent, SequenceEndEvent):
         if node.kind is MappingStartEvent:
             if not node.keys:
                 node.key_column = event.start_mark.column
