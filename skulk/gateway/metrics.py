@@ -179,6 +179,9 @@ def _runners(view: FleetView) -> Metric:
         "skulk_runner_state", "The phase a runner is in; always 1.", labels=("runner", "deployment", "state")
     )
     for runner in view.resources.get("runners", ()):
+        # Every node is scraped, and each shows the whole fleet: counted by all, a runner would be counted often.
+        if runner.status.get("node", view.node) != view.node:
+            continue
         deployment = runner.spec.get("deployment") or runner.status.get("deployment") or ""
         state = runner.status.get("phase") or runner.status.get("state") or "unknown"
         family.add_metric((runner.name, str(deployment), str(state)), 1)
@@ -195,7 +198,7 @@ def _load(view: FleetView) -> Iterator[Metric]:
     seen: set[str] = set()
     for model in view.models:
         for route in model.routes:
-            if route.uid not in seen:
+            if route.uid not in seen and route.node == view.node:
                 seen.add(route.uid)
                 labels = (model.names[0], route.deployment, route.uid)
                 running.add_metric(labels, route.running)

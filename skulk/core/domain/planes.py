@@ -35,6 +35,8 @@ class Topic(StrEnum):
     """Which blueprint it holds; the body is fetched by digest."""
     COMMIT = "commit"
     """A hint that the source has a new commit: whoever hears it fetches and verifies for itself."""
+    SHARE = "share"
+    """Its part of the picture that every node shows (`Share`): for people and for routing."""
     REFUSALS = "refusals"
     SESSIONS = "sessions"
 

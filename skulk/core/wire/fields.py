@@ -58,6 +58,10 @@ class Fields:
         for key in keys:
             self._obj[key]
 
+    def absent(self, key: str) -> bool:
+        """It is missing or null."""
+        return self._obj.get(key) is None
+
     def text(self, key: str, default: str | None = None) -> str:
         value = self._obj[key] if default is None else self._obj.get(key, default)
         if not isinstance(value, str):
@@ -91,7 +95,10 @@ class Fields:
         value = self._obj.get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise TypeError(f"{key} is not a number")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{key} is out of range") from None
 
     def flag(self, key: str, default: bool = False) -> bool:
         value = self._obj.get(key, default)
