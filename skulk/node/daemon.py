@@ -3,7 +3,7 @@
 Life: node.toml → state lock → port → stock of runners → last accepted commit → loops → planes. SIGTERM and SIGINT:
 close the gateway, let client streams end (30 s), end the rest with an error event, leave the runners running, say
 goodbye to the other nodes. SIGUSR1 (what `skulk node stop` sends): the same, but drain and stop the runners first.
-SIGHUP: look at the source now.
+SIGHUP: look at the source now, and read again which engines node.toml wants.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import os
 import random
 import secrets
 import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import structlog
 
 from skulk import __version__
 from skulk.adapters.directory import DirectorySource
-from skulk.adapters.engine_envs import COMPILING, EngineCatalogue, ensure
+from skulk.adapters.engine_envs import EngineCatalogue
 from skulk.adapters.git import GitRepo
 from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
@@ -51,6 +50,7 @@ from skulk.node.clock import SystemClock
 from skulk.node.config import NodeConfig, load_config
 from skulk.node.coordination import Coordination
 from skulk.node.exchange import CommitExchange
+from skulk.node.installing import EngineInstaller, Wanted
 from skulk.node.journal import FileJournal
 from skulk.node.listen import Listener, is_loopback, permitted
 from skulk.node.lock import StateLock
@@ -64,8 +64,6 @@ from skulk.node.webhook_secret import webhook_secret
 
 _log = structlog.get_logger(component="daemon")
 
-# An installation that failed (no network) is tried again this often.
-INSTALL_RETRY_SECONDS = 60.0
 # What is left of open responses after the streams were ended is only their last bytes.
 GATEWAY_STOP_SECONDS = 5.0
 # A goodbye takes milliseconds; closing a session with a dead link can hang for ever.
@@ -82,7 +80,7 @@ def main(config_path: Path) -> int:
     config = load_config(config_path)
     configure(config.name, config.log_level or "info")
     with _held(config):
-        asyncio.run(Daemon(config).run())
+        asyncio.run(Daemon(config, lambda: load_config(config_path)).run())
     return 0
 
 
@@ -104,14 +102,17 @@ def _held(config: NodeConfig) -> Iterator[None]:
 
 
 class Daemon:
-    """Everything of one node, put together."""
+    """Everything of one node, put together. `reread` gives node.toml as it is now."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, reread: Callable[[], NodeConfig] | None = None) -> None:
         self._config = config
+        self._reread = reread or (lambda: config)
         self._clock = SystemClock()
         self._owner = Owner(NodeName(config.name), BootId(secrets.token_hex(8)))
         self._code_dir = place_runner_code(config.engines_path)
-        self._catalogue = EngineCatalogue(config.engines_path, self._code_dir, scripted=config.scripted_engine)
+        self._catalogue = EngineCatalogue(
+            config.engines_path, self._code_dir, config.engines, scripted=config.scripted_engine
+        )
         self._end = asyncio.Event()
 
     # --- composition (needs a running event loop) -----------------------------------------------------------
@@ -134,7 +135,9 @@ class Daemon:
             memory_cap_bytes=config.memory_cap,
             reserved_by_runners=self._reserved_bytes,
         )
-        self._probe.installing = {}
+        wanted = _wanted(config)
+        self._installer = EngineInstaller(config.engines_path, wanted, lambda: self._loop.look_at_machine())
+        self._probe.installer = self._installer
         self._weights = LocalWeights(
             config.model_roots,
             config.state_dir / "weights",
@@ -273,7 +276,7 @@ class Daemon:
         tasks = [
             asyncio.create_task(self._loop.run(), name="loop"),
             asyncio.create_task(self._source.run(), name="source"),
-            asyncio.create_task(self._install_engines(), name="engines"),
+            asyncio.create_task(self._installer.run(), name="engines"),
             asyncio.create_task(self._follow_fleet(listener), name="fleet"),
         ]
         if self._network is not None:
@@ -339,7 +342,17 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end.set)
         loop.add_signal_handler(signal.SIGUSR1, self._stop_everything)
-        loop.add_signal_handler(signal.SIGHUP, self._source.poke)
+        loop.add_signal_handler(signal.SIGHUP, self._look_again)
+
+    def _look_again(self) -> None:
+        self._source.poke()
+        try:
+            config = self._reread()
+        except errors.SkulkError as error:
+            _log.warning("config_not_read", code=error.code.id, error=error.message)
+            return
+        self._catalogue.engines = config.engines
+        self._installer.follow(_wanted(config))
 
     def _stop_everything(self) -> None:
         self._loop.stopping = True
@@ -369,46 +382,6 @@ class Daemon:
                 configure(self._config.name, level)
                 _log.info("log_level_changed", to=level)
 
-    async def _install_engines(self) -> None:
-        """Install the engines of node.toml that are missing. Nothing else waits for it."""
-        if not self._config.install_engines:
-            await asyncio.Event().wait()
-        for engine in self._config.engines:
-            while True:
-                try:
-                    await self._install(engine)
-                except errors.Transient as error:
-                    self._probe.installing[engine] = f"{engine}: {error}; tried again"
-                    _log.warning("engine_install_failed", engine=engine, error=error.message)
-                    self._loop.look_at_machine()
-                    await asyncio.sleep(INSTALL_RETRY_SECONDS)
-                    continue
-                except errors.SkulkError as error:
-                    self._probe.installing[engine] = f"{engine}: {error}"
-                    break
-                del self._probe.installing[engine]
-                break
-            self._loop.look_at_machine()
-        await asyncio.Event().wait()
-
-    async def _install(self, engine: str) -> None:
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
-
-        def progress(line: str) -> None:
-            # Called by the thread that installs; a program may say thousands of lines, its log has them all.
-            if line.startswith(COMPILING):
-                self._probe.installing[engine] = f"{engine}: {line}"
-                loop.call_soon_threadsafe(self._loop.look_at_machine)
-            _log.debug("engine", line=line)
-
-        self._probe.installing[engine] = f"{engine}: its environment is being installed"
-        try:
-            await asyncio.to_thread(ensure, engine, self._config.engines_path, progress=progress, stop=stop)
-        finally:
-            # A thread cannot be cancelled, and the daemon does not end before its threads have.
-            stop.set()
-
 
 class _Host:
     """What the planes ask of this node."""
@@ -432,11 +405,15 @@ class _Host:
 class _InstallingProbe(MachineProbe):
     """The machine, with a line for every engine that is being installed or could not be."""
 
-    installing: dict[str, str]
+    installer: EngineInstaller
 
     async def machine(self) -> Machine:
         machine = await super().machine()
-        return replace(machine, engine_problems=(*self.installing.values(), *machine.engine_problems))
+        return replace(machine, engine_problems=(*self.installer.problems(machine.builds), *machine.engine_problems))
+
+
+def _wanted(config: NodeConfig) -> Wanted:
+    return Wanted(config.engines, config.install_engines)
 
 
 def _repo(config: NodeConfig) -> Repo:
