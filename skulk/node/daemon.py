@@ -215,11 +215,11 @@ class Daemon:
             tls=settings.tls is not None,
             seeds=self._config.planes.seeds,
             joined=self._joined,
-            left=self._coordination.part,
+            left=lambda: self._loop.part(),
         )
 
     def _joined(self, planes: FleetPlanes) -> None:
-        self._coordination.join(planes)
+        self._loop.join(planes)
         self._exchange.join(planes)
         self._wake()
 

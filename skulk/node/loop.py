@@ -28,9 +28,10 @@ from skulk.core.domain import (
     PlacementUid,
     RunnerFacts,
     RunningPlacement,
+    Topic,
 )
 from skulk.core.formats.content import content_key
-from skulk.core.ports import Clock, Machine, Probe, RunnerHost, Weights
+from skulk.core.ports import Clock, ControlPlane, Machine, Probe, RunnerHost, Weights
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.actions import Forget
 from skulk.core.reconcile.decide import Decision, decide
@@ -44,6 +45,8 @@ from skulk.node.apply import Applier
 from skulk.node.coordination import Coordination, ready
 from skulk.node.events import EventLog
 from skulk.node.picture import Picture
+from skulk.node.placed import LOAD_KIND
+from skulk.node.share import Shares, Sharing, runner_load, share_of
 from skulk.node.source import SourceState
 from skulk.node.view import build
 
@@ -55,6 +58,10 @@ BUSY_SECONDS = 0.25
 COALESCE_SECONDS = 0.01
 # Rounds come at least every RESYNC_SECONDS; one that is missing for this long means that the daemon itself stood still.
 STALL_SECONDS = 1.5 * limits.RESYNC_SECONDS
+# The queues of this node's runners are told to the others when they change, not more often than this,
+LOAD_SECONDS_MIN = 0.25
+# and otherwise so often that they never look old.
+LOAD_SECONDS_MAX = 2.0
 # The engine environments are looked at again this often (and whenever a person asks).
 MACHINE_SECONDS = 10.0
 
@@ -94,6 +101,11 @@ class NodeLoop:
         self._machine_changed = asyncio.Event()
         self._applier = Applier(ports.runners, ports.weights, self.wake)
         self._vetoes = Vetoes()
+        self._control: ControlPlane | None = None
+        self._sharing: Sharing | None = None
+        self._shares = Shares()
+        self._load: Mapping[str, object] = {}
+        self._load_at = float("-inf")
         self._since = Since()
         self._machine: Machine | None = None
         self._events = EventLog()
@@ -105,6 +117,18 @@ class NodeLoop:
         self.stopping = False
         """Everything here is drained and stopped, as if the node had left the fleet."""
         self.view = FleetView(0, node, __version__)
+
+    def join(self, control: ControlPlane) -> None:
+        """The planes are open: this node coordinates with the others and tells them of itself."""
+        self._control = control
+        self._sharing = Sharing(lambda body: control.publish(Topic.SHARE, body))
+        self._coordination.join(control)
+        self.wake()
+
+    def part(self) -> None:
+        """The planes are closed: this node goes on with what it has."""
+        self._control = self._sharing = None
+        self._coordination.part()
 
     def wake(self) -> None:
         """Something may have changed. Callable from anywhere on the loop's thread, as often as one likes."""
@@ -288,6 +312,7 @@ class NodeLoop:
     ) -> None:
         clock = self._ports.clock
         wall = clock.wall()
+        planes = self._coordination.planes
         for condition in source.conditions:
             self._events.add(wall, f"node/{self._node}", condition.reason.value, condition.message)
         picture = Picture(
@@ -311,11 +336,29 @@ class NodeLoop:
             wall=wall,
             wall_offset=wall - clock.now(),
             closing=self.closing,
+            shares=self._shares.read(planes.documents.get(Topic.SHARE, {}), self._node) if planes is not None else {},
+            presence={name: p.presence for name, p in planes.peers.items()} if planes is not None else {},
+            readings=planes.readings if planes is not None else {},
+            coordinator=self._coordination.outputs.coordinator,
+            notes=self._coordination.outputs.waiting,
+            cautions=self._coordination.outputs.conditions,
         )
         new = build(picture, self._since, self._events.snapshot(), self.view.generation)
         if new != self.view:
             self.view = replace(new, generation=self.view.generation + 1)
             self._publish(self.view)
+        self._tell(picture)
+
+    def _tell(self, picture: Picture) -> None:
+        """This node's part of the picture, to the others."""
+        if self._control is None or self._sharing is None:
+            return
+        now = self._ports.clock.now()
+        self._sharing.offer(share_of(picture, self.view), now)
+        load = runner_load(picture.runners)
+        if (load != self._load and now - self._load_at >= LOAD_SECONDS_MIN) or now - self._load_at >= LOAD_SECONDS_MAX:
+            self._control.report(LOAD_KIND, load)
+            self._load, self._load_at = load, now
 
     def _checks(self, source: SourceState) -> tuple[Check, ...]:
         accepted = source.fleet is not None

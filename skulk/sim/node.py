@@ -135,7 +135,8 @@ class SimNode:
             return planes
 
         def joined(planes: FleetPlanes) -> None:
-            coordination.join(planes)
+            assert self.loop is not None, "the network runs beside the loop"
+            self.loop.join(planes)
             exchange.join(planes)
 
         self.network = Network(
@@ -145,7 +146,7 @@ class SimNode:
             lambda: source.state.fleet,
             tls=True,
             joined=joined,
-            left=coordination.part,
+            left=lambda: self.loop.part() if self.loop is not None else None,
         )
 
     async def kill_daemon(self) -> None:
