@@ -40,7 +40,6 @@ from skulk.core.domain import (
     NodeName,
     Owner,
     PlacementUid,
-    Topic,
 )
 from skulk.core.ports import Generation, Machine, Repo
 from skulk.core.reconcile import limits
@@ -119,7 +118,6 @@ class Daemon:
     def _compose(self) -> None:
         config, node = self._config, self._owner.node
         self._waking: asyncio.TimerHandle | None = None
-        self._hinted: dict[NodeName, bytes] = {}
         self._runners = RunnerProcesses(
             config.state_dir / "run",
             self._owner,
@@ -160,7 +158,7 @@ class Daemon:
             wake=self._wake,
             poll_seconds=config.source.poll_seconds,
             in_force=lambda: self._coordination.in_force,
-            announce=self._announce_commit,
+            announce=self._exchange.announce,
             bundle_of=self._exchange.bundle_of,
         )
         self._network = self._compose_network(journal)
@@ -172,6 +170,7 @@ class Daemon:
             self._coordination,
             orphan_seconds=config.orphan_seconds,
             publish=self._publish,
+            problems=self._problems,
         )
         self._serving = NodeServing(
             self._owner,
@@ -187,12 +186,12 @@ class Daemon:
     def _compose_network(self, journal: FileJournal) -> Network | None:
         """The planes of node.toml, not opened yet; None without. Raises InvalidInput for certificates that cannot be
         used, before anything runs."""
-        settings = self._config.plane_settings()
-        if not settings.listen:
+        if not self._config.planes.listen:
             return None
         # Not at the top: a node without planes does without the messaging library.
         from skulk.adapters.zenoh import identity, open_planes, use_threads
 
+        settings = self._config.plane_settings()
         # Ordered also when the clock was set back, and when the journal was lost.
         number = max(journal.load().life + 1, int(self._clock.wall()))
         journal.save(replace(journal.load(), life=number))
@@ -223,13 +222,11 @@ class Daemon:
         self._exchange.join(planes)
         self._wake()
 
+    def _problems(self) -> tuple[str, ...]:
+        return (self._network.problem,) if self._network is not None and self._network.problem else ()
+
     def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
         self._source.obtain(commit, holders)
-
-    def _announce_commit(self, commit: CommitId) -> None:
-        """Tell the others of a commit before it is judged here: they look for themselves, at the same time."""
-        if self._network is not None and self._network.planes is not None:
-            self._network.planes.publish(Topic.COMMIT, commit.encode())
 
     def _wake_soon(self) -> None:
         """The planes have news: documents come in bursts, and one look is enough for all of one."""
@@ -238,12 +235,8 @@ class Daemon:
 
     def _woken_by_planes(self) -> None:
         self._waking = None
-        planes = self._network.planes if self._network is not None else None
-        if planes is not None:
-            for author, document in planes.observe().documents.get(Topic.COMMIT, {}).items():
-                if author != self._owner.node and self._hinted.get(author) != document.body:
-                    self._hinted[author] = document.body
-                    self._source.hint(CommitId(document.body.decode("ascii", "replace")))
+        for commit in self._exchange.hints():
+            self._source.hint(commit)
         self._wake()
 
     def _wake(self) -> None:

@@ -89,7 +89,9 @@ class NodeLoop:
         *,
         orphan_seconds: float = 600.0,
         publish: Callable[[FleetView], None] = lambda _view: None,
+        problems: Callable[[], tuple[str, ...]] = lambda: (),
     ) -> None:
+        """`problems`: what is wrong with this node beyond its engines, one line each."""
         self._node = node
         self._boot = boot
         self._ports = ports
@@ -97,6 +99,7 @@ class NodeLoop:
         self._coordination = coordination
         self._orphan_seconds = orphan_seconds
         self._publish = publish
+        self._problems = problems
         self._woken = asyncio.Event()
         self._machine_changed = asyncio.Event()
         self._applier = Applier(ports.runners, ports.weights, self.wake)
@@ -336,6 +339,7 @@ class NodeLoop:
             wall=wall,
             wall_offset=wall - clock.now(),
             closing=self.closing,
+            problems=self._problems(),
             shares=self._shares.read(planes.documents.get(Topic.SHARE, {}), self._node) if planes is not None else {},
             presence={name: p.presence for name, p in planes.peers.items()} if planes is not None else {},
             readings=planes.readings if planes is not None else {},

@@ -50,6 +50,8 @@ class Picture:
     wall: float
     wall_offset: float
     closing: bool = False
+    problems: tuple[str, ...] = ()
+    """What is wrong with this node beyond its engines, one line each."""
     shares: Mapping[NodeName, Share] = field(default_factory=dict)
     """The newest share of every other node that was seen, also of those that are gone. The same objects as at the
     tick before, as long as they say the same."""

@@ -140,7 +140,7 @@ def own_machine(picture: Picture) -> Resource:
         "version": picture.version,
         "os": machine.os,
         "arch": machine.arch,
-        "problems": list(machine.engine_problems),
+        "problems": [*picture.problems, *machine.engine_problems],
     }
     return Resource("Node", picture.node, {}, status, picture.source)
 
