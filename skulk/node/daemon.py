@@ -27,9 +27,10 @@ from skulk.adapters.engine_envs import COMPILING, EngineCatalogue, ensure
 from skulk.adapters.git import GitRepo
 from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
+from skulk.adapters.telemetry import MachineSampler
 from skulk.adapters.weights import LocalWeights
 from skulk.core import errors
-from skulk.core.coordination.planes_report import decode_question
+from skulk.core.coordination.planes_report import Question, decode_question, encode_question
 from skulk.core.domain import (
     BootId,
     CommitId,
@@ -59,6 +60,7 @@ from skulk.node.network import FleetPlanes, Network
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import NodeServing
 from skulk.node.source import SourceLoop
+from skulk.node.telemetry import Telemetry
 from skulk.node.webhook_secret import webhook_secret
 
 _log = structlog.get_logger(component="daemon")
@@ -69,6 +71,8 @@ INSTALL_RETRY_SECONDS = 60.0
 GATEWAY_STOP_SECONDS = 5.0
 # A goodbye takes milliseconds; closing a session with a dead link can hang for ever.
 PLANES_CLOSE_SECONDS = 4.0
+# A person waits for it.
+RESET_SECONDS = 3.0
 # Documents of several nodes arrive together.
 PLANES_COALESCE_SECONDS = 0.05
 
@@ -171,6 +175,14 @@ class Daemon:
             orphan_seconds=config.orphan_seconds,
             publish=self._publish,
             problems=self._problems,
+            readings=lambda: self._telemetry.readings(),
+            plain=config.planes.allow_plain and config.planes.certificate is None,
+        )
+        self._telemetry = Telemetry(
+            MachineSampler({"state": config.state_dir, **{f"models{i}": r for i, r in enumerate(config.model_roots)}}),
+            self._clock,
+            report=self._report,
+            wake=self._loop.wake,
         )
         self._serving = NodeServing(
             self._owner,
@@ -181,6 +193,7 @@ class Daemon:
             beat_age=lambda: self._loop.beat_age_seconds,
             data=lambda: self._network.planes if self._network is not None else None,
             poke=self._source.poke,
+            reset_elsewhere=self._reset_elsewhere,
         )
 
     def _compose_network(self, journal: FileJournal) -> Network | None:
@@ -222,8 +235,29 @@ class Daemon:
         self._exchange.join(planes)
         self._wake()
 
+    def _report(self, kind: str, values: Mapping[str, object]) -> None:
+        if self._network is not None and self._network.planes is not None:
+            self._network.planes.report(kind, values)
+
     def _problems(self) -> tuple[str, ...]:
         return (self._network.problem,) if self._network is not None and self._network.problem else ()
+
+    async def _reset_elsewhere(self, name: str) -> int:
+        """Have every other live node reset it; one that does not answer has nothing to say."""
+        planes = self._network.planes if self._network is not None else None
+        if planes is None:
+            return 0
+
+        async def ask(node: NodeName) -> int:
+            try:
+                answer = await planes.ask(node, encode_question(Question(reset=name)), deadline_seconds=RESET_SECONDS)
+                return int(answer)
+            except (errors.SkulkError, errors.RequestError, ValueError) as error:
+                _log.warning("reset_not_answered", of=node, error=str(error))
+                return 0
+
+        others = planes.observe().live() - {self._owner.node}
+        return sum(await asyncio.gather(*(ask(node) for node in sorted(others))))
 
     def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
         self._source.obtain(commit, holders)
@@ -268,6 +302,7 @@ class Daemon:
             asyncio.create_task(self._source.run(), name="source"),
             asyncio.create_task(self._install_engines(), name="engines"),
             asyncio.create_task(self._follow_fleet(listener), name="fleet"),
+            asyncio.create_task(self._telemetry.run(), name="telemetry"),
         ]
         if self._network is not None:
             tasks.append(asyncio.create_task(self._network.run(), name="network"))
@@ -417,6 +452,8 @@ class _Host:
     def answer(self, asker: NodeName, question: bytes) -> bytes:
         try:
             asked = decode_question(question)
+            if asked.reset is not None:
+                return str(self._serving.reset_here(asked.reset)).encode()
             return self._exchange.answer(asked) if asked.commit is not None else self._coordination.answer()
         except MessageError as error:
             raise errors.RequestError(errors.REQ_INVALID, str(error), status=400) from error

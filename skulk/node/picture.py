@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from skulk.core.domain import (
     Blueprint,
+    BootId,
     Check,
     CommitId,
     Condition,
@@ -59,6 +60,12 @@ class Picture:
     """Of every node that was seen since this daemon started; this node needs no entry."""
     readings: Mapping[NodeName, Mapping[str, Reading]] = field(default_factory=dict)
     """Telemetry by node and kind, this node's own included."""
+    absent_seconds: Mapping[NodeName, float] = field(default_factory=dict)
+    """Since when nodes that were seen are gone."""
+    rivals: tuple[BootId, ...] = ()
+    """Other daemons that are live under this node's name."""
+    plain: bool = False
+    """Its planes reach beyond loopback without certificates, as its node.toml allows."""
     coordinator: NodeName | None = None
     """Who publishes the blueprints, as far as this node knows."""
     notes: tuple[Waiting, ...] = ()

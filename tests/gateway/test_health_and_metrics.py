@@ -7,7 +7,7 @@ from gateway_fakes import COMMIT, Gate, fails, says, says_then_waits, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from skulk.core.domain import Check, Condition, ConditionType, Reason, Status
+from skulk.core.domain import Check, Condition, ConditionType, Reason, Resource, Status
 from skulk.core.errors import RUN_LOST, RequestError
 
 QUESTION = [{"role": "user", "content": "a secret prompt"}]
@@ -44,6 +44,31 @@ def test_live_looks_at_the_loop_alone(serving, gateway):
         serving.publish(checks=(Check("loop", False, "no tick for 60 s"),))
         assert http.get("/livez").status_code == 503
         assert "no tick" in http.get("/livez?verbose").text
+
+
+def test_readings_of_the_own_node_are_metrics_and_what_is_unknown_has_no_sample(serving, gateway):
+    card = {"name": "GPU", "vendor": "amd", "utilisation": 0.5, "memoryUsedBytes": 7, "powerWatts": None}
+    status = {
+        "readings": {
+            "memory": {"ageSeconds": 1.0, "totalBytes": 100, "availableBytes": 40, "swapUsedBytes": None},
+            "accelerator": {"devices": [card, {**card, "utilisation": None}]},
+            "disk": {"disks": [{"path": "/state", "freeBytes": 12}]},
+        },
+        "health": {"state": "degraded", "findings": []},
+    }
+    other = Resource("Node", "two", {}, {"readings": {"memory": {"totalBytes": 999}}})
+    serving.publish(resources={"nodes": (Resource("Node", "one", {}, status), other)})
+    with gateway.http() as http:
+        found = samples(http)
+    first = {"device": "0", "name": "GPU", "vendor": "amd"}
+    assert value(found, "skulk_node_memory_total_bytes") == 100
+    assert value(found, "skulk_node_swap_used_bytes") is None
+    assert value(found, "skulk_node_disk_free_bytes", path="/state") == 12
+    assert value(found, "skulk_accelerator_utilisation_ratio", **first) == 0.5
+    assert value(found, "skulk_accelerator_utilisation_ratio", **first | {"device": "1"}) is None
+    assert value(found, "skulk_accelerator_memory_used_bytes", **first | {"device": "1"}) == 7
+    assert not [name for name, _ in found if name == "skulk_accelerator_power_watts"]
+    assert [value(found, "skulk_node_health", state=s) for s in ("ok", "degraded", "failing")] == [0, 1, 0]
 
 
 def samples(http):
