@@ -1,13 +1,14 @@
 """What probes, scrapers and log readers see."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from gateway_fakes import COMMIT, Gate, fails, says, says_then_waits, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from skulk.core.domain import Check, Condition, ConditionType, Reason, Resource, Status
+from skulk.core.domain import Check, Condition, ConditionType, NodeName, Reason, Resource, Status
 from skulk.core.errors import RUN_LOST, RequestError
 
 QUESTION = [{"role": "user", "content": "a secret prompt"}]
@@ -113,6 +114,19 @@ def test_names_that_clients_invent_make_no_series(gateway):
         text = http.get("/metrics").text
     assert "invented" not in text
     assert 'gen_ai_request_model="unknown"' in text
+
+
+def test_runners_of_other_nodes_are_left_to_their_own_scrape(serving, gateway):
+    view = serving.view()
+    (model,) = [m for m in view.models if m.names[0] == "tiny"]
+    there = replace(model, routes=tuple(replace(route, node=NodeName("two")) for route in model.routes))
+    (runner,) = view.resources["runners"]
+    runners = (replace(runner, status={**runner.status, "node": "two"}),)
+    with gateway.http() as http:
+        serving.publish(models=(there,), resources={**view.resources, "runners": runners})
+        text = http.get("/metrics").text
+    assert "skulk_runner_state{" not in text
+    assert "skulk_requests_running{" not in text
 
 
 def test_state_metrics_are_those_of_the_view_at_the_scrape(serving, gateway):
