@@ -211,6 +211,25 @@ def test_a_forged_commit_is_taken_only_whole(repo, mirror, first):
     assert [f.data for f in asyncio.run(repo.tree(good))] == [b"kind: Evil\n"]
 
 
+@pytest.mark.parametrize("half", ["tree", "parent"])
+def test_what_the_mirror_holds_by_halves_does_not_complete_a_commit(repo, mirror, first, half):
+    """A fetch that failed may leave an object without what it points to."""
+    lacking = tree_of(("100644", "gone.yaml", object_id("blob", b"gone")))
+    there = lacking if half == "tree" else commit_of(object_id("tree", lacking), first)
+    kind = "tree" if half == "tree" else "commit"
+    name = object_id(kind, there)
+    loose = mirror / "objects" / name[:2] / name[2:]
+    loose.parent.mkdir(exist_ok=True)
+    loose.write_bytes(zlib.compress(f"{kind} {len(there)}\0".encode() + there))
+    below = name if half == "tree" else object_id("tree", b"")
+    parent = first if half == "tree" else name
+    outer = tree_of(("40000", "fleet", below))
+    made = commit_of(object_id("tree", outer), parent)
+    commit = object_id("commit", made)
+    packed = pack(entry(1, made), entry(2, outer), *([entry(2, b"")] if half == "parent" else []))
+    refused_without_trace(repo, mirror, commit, bundle(commit, (parent,), packed))
+
+
 def test_nothing_comes_along_with_a_commit(repo, mirror, first):
     stowaway = commit_of("4b825dc642cb6eb9a060e54bf8d69288fbee4904", first)
     good, data = forged(first, more=(entry(1, stowaway), entry(2, b"")))
