@@ -97,7 +97,6 @@ def resources() -> dict[str, list[dict[str, Any]]]:
     }
     node = {
         "ready": True,
-        "presence": "live",
         "backends": ["mlx", "mlx-cpu"],
         "memoryBytes": 24 * GIB,
         "placedBytes": int(1.5 * GIB),
