@@ -15,6 +15,7 @@ import contextlib
 import json
 import re
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from skulk.adapters.directory_read import Snapshot, fingerprint, read_snapshot
@@ -23,8 +24,10 @@ from skulk.core.domain import CommitId, VerifyMode
 from skulk.core.errors import (
     SRC_DISK,
     SRC_EMPTY,
+    SRC_NO_OBJECTS,
     SRC_TIMEOUT,
     SRC_UNREACHABLE,
+    Terminal,
     Transient,
 )
 from skulk.core.ports import CommitFacts, FileKind, Signature, TreeFile
@@ -122,6 +125,18 @@ class DirectorySource:
         # Should it be back to what it was (an editor's temporary file), reading once more is cheap and harmless.
         self._seen = current
 
+    async def bundle(self, commit: CommitId, have: frozenset[CommitId]) -> bytes:
+        """Raises Terminal SRC_NO_OBJECTS: a state is not signed, so it is worth nothing from somebody else."""
+        raise _no_objects()
+
+    async def unbundle(self, commit: CommitId, data: bytes) -> None:
+        """Raises Terminal SRC_NO_OBJECTS."""
+        raise _no_objects()
+
+    async def older(self, commits: Collection[CommitId], than: CommitId) -> frozenset[CommitId]:
+        """None: states have no order."""
+        return frozenset()
+
     async def _stable(self) -> Snapshot:
         """Read until a state held still: either nothing was touched lately, or two reads agree."""
         last: Snapshot | None = None
@@ -202,3 +217,7 @@ class DirectorySource:
             return None
         # A damaged or exchanged file must not pass for the state it is named after.
         return snapshot if snapshot.commit == commit else None
+
+
+def _no_objects() -> Terminal:
+    return Terminal(SRC_NO_OBJECTS, "a directory source has no objects to give or to take")

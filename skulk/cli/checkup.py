@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from skulk.cli import values
 from skulk.cli.client import FleetClient
+from skulk.core.domain.ids import NodeName
 from skulk.core.errors import CFG_PORT_TAKEN, CLI_DRIFT, CLI_UNREACHABLE, RequestError, SkulkError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ GIT_MIN = (2, 34)
 DISK_FREE_BYTES_MIN = 5 * 1024**3
 # Earlier than this program: certificates and `since` fields would be wrong.
 CLOCK_SECONDS_MIN = 1_735_689_600.0  # 2025-01-01
+# Renewing needs the operator and the authority's key, which lies offline.
+CERTIFICATE_DAYS_MIN = 30
 # Programs print their version at once.
 VERSION_SECONDS_MAX = 10.0
 
@@ -202,6 +205,53 @@ def _engines(config: NodeConfig) -> Iterable[Finding]:
             yield Finding("engines", Level.PROBLEM, f"{engine}: no environment in {config.engines_path}", fix)
 
 
+def _webhook(config: NodeConfig) -> Iterable[Finding]:
+    """Can the webhook secret be read? Nothing to say where none is configured."""
+    # Not at the top: only this check needs it, and the program starts faster without.
+    from skulk.node.webhook_secret import webhook_secret
+
+    try:
+        secret = webhook_secret(config.webhook, dict(os.environ))
+    except SkulkError as error:
+        yield Finding("webhook", Level.PROBLEM, error.message, error.fix)
+    else:
+        if secret is not None:
+            yield Finding("webhook", Level.OK, "the secret can be read")
+
+
+def _planes(config: NodeConfig) -> Iterable[Finding]:
+    """Are the files of the planes what they must be, and for how long?"""
+    table = config.planes
+    if not table.listen:
+        yield Finding("planes", Level.OK, "planes.listen is empty: this node is alone")
+        return
+    tls = config.plane_settings().tls
+    if tls is None:
+        yield Finding("planes", Level.WARNING if table.allow_plain else Level.OK, *_PLAIN[table.allow_plain])
+        return
+    from skulk.adapters.certificates import valid_until
+    from skulk.adapters.zenoh.certificates import load_key
+
+    try:
+        load_key(tls, NodeName(config.name))
+        days = int((valid_until(tls.certificate).timestamp() - time.time()) // 86_400)
+    except SkulkError as error:
+        yield Finding("planes", Level.PROBLEM, f"{error.code.id} {error.message}", error.fix)
+        return
+    message = f"{tls.certificate} is valid for {days} days"
+    if days < CERTIFICATE_DAYS_MIN:
+        fix = f"`skulk node sign {config.name}.csr --renew` where the authority is, then copy it here"
+        yield Finding("planes", Level.WARNING, message, fix)
+    else:
+        yield Finding("planes", Level.OK, message)
+
+
+_PLAIN = {
+    True: ("planes without certificates beyond loopback, as planes.allowPlain says", "`skulk node key` makes a key"),
+    False: ("planes without certificates, on loopback", ""),
+}
+
+
 def _port(config: NodeConfig) -> Iterable[Finding]:
     """Free, or answered by this node's own daemon."""
     host = "127.0.0.1" if config.listen.host in ("0.0.0.0", "::", "") else config.listen.host
@@ -237,4 +287,11 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-_OF_CONFIG: tuple[Callable[[NodeConfig], Iterable[Finding]], ...] = (_state_dir, _model_roots, _engines, _port)
+_OF_CONFIG: tuple[Callable[[NodeConfig], Iterable[Finding]], ...] = (
+    _state_dir,
+    _model_roots,
+    _engines,
+    _planes,
+    _port,
+    _webhook,
+)

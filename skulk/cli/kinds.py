@@ -96,13 +96,15 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("HEALTH", lambda r, _: values.health(r)),
         _READY,
         _commit("ACCEPTED", "accepted"),
-        _status("NODES", "nodes"),
+        _counted("NODES", "liveNodes", "nodes"),
         _counted("DEPLOYMENTS", "readyDeployments", "deployments"),
         _commit("ATTEMPTED", "attempted", wide=True),
         _commit("IN-FORCE", "inForce", wide=True),
+        _status("COORDINATOR", "coordinator", wide=True),
     ),
     "nodes": (
         _READY,
+        _status("PRESENCE", "presence"),
         _status("BACKENDS", "backends"),
         _status("MEMORY", "memoryBytes", form=values.size),
         _status("PLACED", "placedBytes", form=values.size),
@@ -127,6 +129,7 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         _status("MODEL-ID", "modelId"),
         _status("SIZE", "bytes", form=values.size),
         Column("PRESENT", _present),
+        _status("NODES", "nodes", wide=True),
         _status("DEPLOYMENTS", "deployments", wide=True),
     ),
     "placements": (
@@ -145,6 +148,7 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         _status("MESSAGE", "message", wide=True),
     ),
     "runners": (
+        _status("NODE", "node"),
         _status("PID", "pid"),
         _status("PHASE", "phase"),
         _status("LINK", "link"),

@@ -53,7 +53,10 @@ def read_live(client: FleetClient) -> Live:
     silent: list[Remark] = []
     for item in _items(nodes):
         name, status = NodeName(_value(item, "name", str)), _value(item, "status", dict)
-        if isinstance(status.get("builds"), list):
+        presence = status.get("presence", "live")
+        if presence != "live":
+            silent.append(Remark(name, f"is {presence}: it keeps what it runs and takes nothing new"))
+        elif isinstance(status.get("builds"), list):
             members.append(_member(name, status))
         else:
             silent.append(Remark(name, "reports no facts: it keeps what it runs and takes nothing new"))

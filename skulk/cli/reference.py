@@ -55,7 +55,9 @@ _AREAS: Mapping[str, str] = {
     "RUN": "Runners",
     "ENG": "Engines",
     "PLN": "Planes",
+    "CRT": "Certificates",
     "REQ": "Requests",
+    "HOK": "Webhooks",
     "CLI": "Command line",
 }
 
@@ -115,6 +117,8 @@ def _type(shape: Any, defs: Any) -> str:
         return _choice(defs[shape["$ref"].rpartition("/")[2]]["enum"])
     if "anyOf" in shape:
         return next(_type(part, defs) for part in shape["anyOf"] if part.get("type") != "null")
+    if "enum" in shape:
+        return _choice(shape["enum"])
     if "pattern" in shape:
         return _choice(re.findall(r"\w+", shape["pattern"]))
     if shape.get("format") == "path":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,9 @@ from skulk.core.ports import FileKind, TreeFile
 
 # git reads a local object database; a minute means a broken disk or a lock that will not go away.
 GIT_SECONDS_MAX = 60.0
+
+# In a patch, block or flow style; nine digits hold every ordinal that a manifest may have.
+_ORDINAL = re.compile(r"^[-+][^#\n]*\bordinal[\"']?\s*:\s*([0-9]{1,9})\b", re.MULTILINE)
 
 
 def read_worktree(root: Path) -> tuple[TreeFile, ...]:
@@ -82,6 +87,19 @@ def first_parent(root: Path, commit: CommitId) -> CommitId | None:
         message = f"what was before {commit[:12]} is not in this shallow clone"
         raise InvalidInput(CLI_USAGE, message, fix="fetch one commit more (fetch-depth: 2), or name --base")
     return None
+
+
+def ordinals_of_history(root: Path) -> set[int]:
+    """Every node ordinal that a commit of this repository ever added or removed below `root`; empty without git or
+    without a repository."""
+    if shutil.which("git") is None:
+        return set()
+    command = ("log", "--all", "--format=", "--patch", "--unified=0", "--no-renames", "--no-ext-diff", "--no-color")
+    try:
+        patches = _git(root, *command, "--", "fleet/nodes", about=str(root))
+    except InvalidInput:
+        return set()
+    return {int(number) for number in _ORDINAL.findall(patches)}
 
 
 def _git(root: Path, *arguments: str, about: str) -> str:

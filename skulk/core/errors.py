@@ -154,6 +154,15 @@ SRC_AUTH = code(
     "give the daemon's user a credential helper, an ssh key or the host's key; docs/guides/source.md",
 )
 SRC_DISK = code("SK-SRC-014", "the local mirror cannot be written", "free space on the state directory's disk")
+SRC_NO_OBJECTS = code(
+    "SK-SRC-015", "the source keeps no git objects that could be handed on", "let every node read the directory itself"
+)
+SRC_BUNDLE = code("SK-SRC-016", "another node sent objects that cannot be used", "another member is asked by itself")
+SRC_BUNDLE_SIZE = code(
+    "SK-SRC-017",
+    "the objects of a commit are too large to be sent between nodes",
+    "let the node reach the remote itself, or keep large files out of the repository",
+)
 
 # --- weights ------------------------------------------------------------------------------------------------
 WGT_NO_ROOT = code("SK-WGT-001", "no model root holds the card's source", "put the files under a modelRoots directory")
@@ -208,7 +217,7 @@ ENG_TOOLCHAIN = code(
 PLN_EXPOSED = code(
     "SK-PLN-001",
     "the planes would reach beyond loopback without certificates",
-    "configure planes.tls, or set planes.allowPlain for a network that you trust",
+    "name ca, certificate and key in [planes] of node.toml, or set allowPlain there for a network that you trust",
 )
 PLN_TLS = code(
     "SK-PLN-002", "the planes' certificate files cannot be used", "check the named file; docs/reference/planes.md"
@@ -216,6 +225,23 @@ PLN_TLS = code(
 PLN_OPEN = code("SK-PLN-003", "the planes could not be opened", "check that the port is free and the address is local")
 PLN_UNREACHABLE = code("SK-PLN-004", "a node did not answer on the planes", "check the node and the network to it")
 PLN_BODY = code("SK-PLN-005", "no member could deliver a document's body", "it is tried again; check the network")
+
+# --- certificates -------------------------------------------------------------------------------------------
+CRT_FILE = code(
+    "SK-CRT-001",
+    "a key, request, certificate or passphrase file cannot be used",
+    "check the named file; docs/guides/several-nodes.md",
+)
+CRT_REQUEST = code("SK-CRT-002", "the certificate request is refused", "make it with `skulk node key` on the node")
+CRT_AUTHORITY = code(
+    "SK-CRT-003", "there is no usable certificate authority", "name its directory with --ca, or make one with --new-ca"
+)
+CRT_PASSPHRASE = code(
+    "SK-CRT-004", "the authority's key needs its passphrase", "give it at the prompt, or with --passphrase-file"
+)
+CRT_EXISTS = code(
+    "SK-CRT-005", "a key or certificate exists and is not replaced", "move it away, or name another place"
+)
 
 # --- requests -----------------------------------------------------------------------------------------------
 REQ_INVALID = code("SK-REQ-001", "the request is invalid", "correct the named field")
@@ -242,6 +268,20 @@ REQ_ORIGIN = code(
     "use http://127.0.0.1:PORT, or configure keys in Fleet.spec.access",
 )
 
+# --- webhooks -----------------------------------------------------------------------------------------------
+HOK_OFF = code(
+    "SK-HOK-001",
+    "the node takes no webhooks",
+    "set webhook.secretFile or webhook.secretEnv in node.toml; docs/guides/webhook.md",
+)
+HOK_SIGNATURE = code(
+    "SK-HOK-002",
+    "a webhook delivery is not signed with this node's secret",
+    "enter the node's webhook secret at the forge; docs/guides/webhook.md",
+)
+HOK_STALE = code("SK-HOK-003", "a webhook delivery is too old", "set the clocks of forge and node")
+HOK_BUSY = code("SK-HOK-004", "too many webhook deliveries at once", "send it again after Retry-After seconds")
+
 # --- command line -------------------------------------------------------------------------------------------
 CLI_USAGE = code("SK-CLI-001", "the command line is wrong", "see --help")
 CLI_UNREACHABLE = code("SK-CLI-002", "the node cannot be reached", "start it with `skulk node run`, or pass --url")
@@ -250,3 +290,6 @@ CLI_EXISTS = code("SK-CLI-004", "the target exists", "choose another directory, 
 CLI_ANSWER = code("SK-CLI-005", "what answered is not a Skulk node", "check --url: another program may listen there")
 CLI_REQUEST = code("SK-CLI-006", "the node refused or failed the request", "see `skulk why NAME` and `skulk logs NAME`")
 CLI_DRIFT = code("SK-CLI-007", "generated files differ from what this version generates", "run `skulk schema`")
+CLI_EDIT = code(
+    "SK-CLI-008", "a field of a manifest cannot be set without touching more of the file", "edit the file by hand"
+)

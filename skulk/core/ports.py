@@ -16,6 +16,7 @@ from skulk.core.domain import (
     Accepted,
     Card,
     CommitId,
+    Document,
     EngineBuild,
     FleetView,
     GenerationRequest,
@@ -106,6 +107,21 @@ class Repo(Protocol):
         """Return when the source hints at a change. A git remote never hints: polling finds it."""
         ...
 
+    async def bundle(self, commit: CommitId, have: frozenset[CommitId]) -> bytes:
+        """The objects of a local commit without those reachable from `have`, for another node's `unbundle`.
+        Commits of `have` that are not local are ignored. Raises SRC_UNREACHABLE, SRC_BUNDLE_SIZE, SRC_NO_OBJECTS."""
+        ...
+
+    async def unbundle(self, commit: CommitId, data: bytes) -> None:
+        """Take in what another node's `bundle` gave: `facts` and `tree` then work on `commit`, and on nothing else
+        that was not local before. The data is not trusted: whatever is wrong with it, nothing has changed. Does
+        nothing when the commit is local. Raises SRC_BUNDLE, SRC_BUNDLE_SIZE, SRC_NO_OBJECTS."""
+        ...
+
+    async def older(self, commits: Collection[CommitId], than: CommitId) -> frozenset[CommitId]:
+        """Those of `commits` that are proper ancestors of `than`. What is not local is not in the answer."""
+        ...
+
 
 class RunnerHost(Protocol):
     """The runner processes of this node. `observe` never blocks; the others may take as long as their deadline."""
@@ -191,6 +207,15 @@ class Persisted:
     """What must survive the daemon: read once at start, written before it is acted on."""
 
     accepted: CommitId | None = None
+    """The newest commit this node validated."""
+    promised: int = 0
+    """It accepts no blueprint document of a lower epoch."""
+    document: bytes | None = None
+    """The body of the blueprint document it acts on."""
+    proof: bytes = b""
+    """Its author's signed announcement, to be passed on."""
+    life: int = 0
+    """Number of the last daemon of this node (see `Life`)."""
 
 
 class Journal(Protocol):
@@ -222,8 +247,13 @@ class ControlPlane(Protocol):
 
     def observe(self) -> PlanesView: ...
 
-    def publish(self, topic: Topic, body: bytes) -> None:
-        """Replace this node's document on that topic. Publishing equal bytes again does nothing."""
+    def publish(self, topic: Topic, body: bytes) -> bytes:
+        """Replace this node's document on that topic. Publishing equal bytes again does nothing. Returns the document
+        as it travels, signed: whoever gets it from somebody else can check it (`believed`)."""
+        ...
+
+    def believed(self, topic: Topic, author: NodeName, sealed: bytes) -> Document | None:
+        """A document that somebody passed on: None unless `author`, trusted now, signed it for that topic."""
         ...
 
     def report(self, kind: str, values: Mapping[str, object]) -> None:
@@ -303,4 +333,8 @@ class Serving(Protocol):
 
     async def reset(self, name: str) -> int:
         """Clear breaker, wedge and backoff of a deployment or placement; return how many were cleared."""
+        ...
+
+    def poke(self) -> None:
+        """Look at the source now instead of at the next poll. Never waits; asking twice is asking once."""
         ...

@@ -17,6 +17,8 @@ from skulk.core.domain import Access, Scope
 from skulk.core.errors import REQ_NO_KEY, REQ_ORIGIN, REQ_SCOPE, RequestError
 
 HEALTH_PATHS = ("/livez", "/readyz", "/healthz", "/health")
+WEBHOOK_PATH = "/hooks/v1/git"
+"""Open to everybody, because a forge has no key: every delivery is authenticated by its own signature."""
 KEY_CHARS_MAX = 512
 """A key is about 50 characters; hashing more than this is work for nobody's good."""
 
@@ -25,6 +27,8 @@ def scope_of(method: str, path: str, *, verbose: bool = False) -> Scope | None:
     """The scope that a route needs; None: open to everybody."""
     if path in HEALTH_PATHS:
         return Scope.READ if verbose else None
+    if (method, path) == ("POST", WEBHOOK_PATH):
+        return None
     if path.startswith("/v1/") or path == "/models" or path.startswith("/models/"):
         return Scope.INFERENCE
     if path.startswith("/fleet/") and method not in ("GET", "HEAD"):

@@ -21,6 +21,7 @@ from skulk.gateway.metrics import Metrics
 from skulk.gateway.models import models_router
 from skulk.gateway.replies import error_reply
 from skulk.gateway.settings import GatewaySettings
+from skulk.gateway.webhook import webhook_router
 
 OPENAPI_PATH = "/api/openapi.json"
 
@@ -41,6 +42,7 @@ def create_app(serving: Serving, settings: GatewaySettings) -> FastAPI:
     app.include_router(models_router(serving, settings))
     app.include_router(chat_router(serving, settings))
     app.include_router(fleet_router(serving, settings))
+    app.include_router(webhook_router(serving, settings, metrics))
     app.add_exception_handler(HTTPException, _http_failure)
     app.add_exception_handler(RequestValidationError, _query_failure)
     app.add_middleware(Edge, serving=serving, settings=settings, metrics=metrics)

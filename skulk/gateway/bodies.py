@@ -1,4 +1,4 @@
-"""A request's body: read with a limit, then decoded as one JSON object. No field is interpreted here."""
+"""A request's body: read with a limit, and decoded as one JSON object. No field is interpreted here."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ async def read_object(request: Request, settings: GatewaySettings) -> dict[str, 
 
     Raises RequestError 400 (not JSON, with the position; not an object), 413 (too large) or 408 (too slow).
     """
+    return _object(await read_bytes(request, settings.body_bytes_max, settings.body_seconds_max))
+
+
+async def read_bytes(request: Request, bytes_max: int, seconds_max: float) -> bytes:
+    """The body as it came. Raises RequestError 413 (too large) or 408 (too slow)."""
     try:
-        async with asyncio.timeout(settings.body_seconds_max):
-            data = await _read(request, settings.body_bytes_max)
+        async with asyncio.timeout(seconds_max):
+            return await _read(request, bytes_max)
     except TimeoutError:
-        raise RequestError(
-            REQ_DEADLINE, f"the body did not arrive within {settings.body_seconds_max:g} s", status=408
-        ) from None
-    return _object(data)
+        raise RequestError(REQ_DEADLINE, f"the body did not arrive within {seconds_max:g} s", status=408) from None
 
 
 async def _read(request: Request, bytes_max: int) -> bytes:

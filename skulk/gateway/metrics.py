@@ -95,12 +95,22 @@ class Metrics:
             ("route", "method", "status"),
             registry=self.registry,
         )
+        self._webhooks = Counter(
+            "skulk_webhook_deliveries",
+            "Webhook deliveries by the forge's way of signing and what became of them.",
+            ("provider", "outcome"),
+            registry=self.registry,
+        )
         self.registry.register(ViewCollector(serving))
         for collector in collectors:
             self.registry.register(collector)
 
     def count_http(self, route: str, method: str, status: int) -> None:
         self._http.labels(route, method, str(status)).inc()
+
+    def count_webhook(self, provider: str, outcome: str) -> None:
+        """Both are words of ours; `provider` is empty where the signature was not looked at."""
+        self._webhooks.labels(provider, outcome).inc()
 
     def count_generation(self, note: Note, now: float) -> None:
         """Count a finished chat request; `note.model` is a canonical name or UNKNOWN_MODEL."""
@@ -171,6 +181,9 @@ def _runners(view: FleetView) -> Metric:
         "skulk_runner_state", "The phase a runner is in; always 1.", labels=("runner", "deployment", "state")
     )
     for runner in view.resources.get("runners", ()):
+        # Every node is scraped, and each shows the whole fleet: counted by all, a runner would be counted often.
+        if runner.status.get("node", view.node) != view.node:
+            continue
         deployment = runner.spec.get("deployment") or runner.status.get("deployment") or ""
         state = runner.status.get("phase") or runner.status.get("state") or "unknown"
         family.add_metric((runner.name, str(deployment), str(state)), 1)
@@ -187,7 +200,7 @@ def _load(view: FleetView) -> Iterator[Metric]:
     seen: set[str] = set()
     for model in view.models:
         for route in model.routes:
-            if route.uid not in seen:
+            if route.uid not in seen and route.node == view.node:
                 seen.add(route.uid)
                 labels = (model.names[0], route.deployment, route.uid)
                 running.add_metric(labels, route.running)

@@ -6,7 +6,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client.registry import Collector
 
@@ -42,6 +42,8 @@ class GatewaySettings:
     """How long a client may take to read what is left after the end of its generation."""
     not_ready_retry_seconds: int = 5
     """Retry-After of a model that is being loaded: small models load in less."""
+    webhook_secret: bytes | None = field(default=None, repr=False)
+    """What forges sign their deliveries with; None: no webhooks are taken."""
     new_id: Callable[[], str] = random_id
     new_seed: Callable[[], int] = random_seed
     """64 bits, unsigned."""

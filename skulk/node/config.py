@@ -11,14 +11,17 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skulk.core import errors
 from skulk.core.domain import VerifyMode
+
+if TYPE_CHECKING:
+    from skulk.adapters.zenoh.settings import PlaneSettings
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB)$")
@@ -61,6 +64,59 @@ class SourceTable(_Table):
         return self
 
 
+class PlanesTable(_Table):
+    """How this node meets the others. Nothing listens, and the node is alone, until `listen` names an endpoint."""
+
+    listen: tuple[str, ...] = Field(
+        (), description="Endpoints to listen on: `tls/HOST:PORT`, or `tcp/HOST:PORT` without certificates."
+    )
+    mode: Literal["router", "peer"] = Field(
+        "router", description="router: pass on what two others cannot exchange directly. peer: do not."
+    )
+    ca: Path | None = Field(None, description="The fleet's authority: `ca.pem` of `skulk node sign`.")
+    certificate: Path | None = Field(None, description="This node's certificate: `NAME.pem` of `skulk node sign`.")
+    key: Path | None = Field(None, description="This node's key, made by `skulk node key`.")
+    verify_names: bool = Field(True, description="The dialled address must stand in the other node's certificate.")
+    allow_plain: bool = Field(
+        False, description="Without certificates, leave loopback: for a network that is protected by other means."
+    )
+    lease_ms: int = Field(
+        2000, ge=500, le=60_000, description="A node that is silent for so many milliseconds is suspected."
+    )
+    seeds: tuple[str, ...] = Field(
+        (), description="Endpoints to dial before the first commit is accepted; later the Node manifests say whom."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> PlanesTable:
+        files = (self.ca, self.certificate, self.key)
+        if any(files) and not all(files):
+            raise ValueError("ca, certificate and key are needed together, or none of them")
+        if not self.listen and self.seeds:
+            raise ValueError("seeds have no effect without listen")
+        return self
+
+
+class WebhookTable(_Table):
+    """Where the secret stands that the git forge signs its webhooks with; the secret itself never stands here."""
+
+    secret_file: Path | None = Field(None, description="File with the webhook secret, not readable by others.")
+    secret_env: str | None = Field(None, description="Environment variable that holds the webhook secret.")
+
+    @field_validator("secret_env")
+    @classmethod
+    def _variable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError("the name of an environment variable is expected, not the secret itself")
+        return value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> WebhookTable:
+        if self.secret_file is not None and self.secret_env is not None:
+            raise ValueError("only one of webhook.secretFile and webhook.secretEnv can be set")
+        return self
+
+
 class NodeConfig(_Table):
     """All of node.toml. Paths may start with `~`; relative ones are relative to the file (`source.url` is not a
     path but an address)."""
@@ -79,7 +135,9 @@ class NodeConfig(_Table):
         None, pattern="^(debug|info|warning|error)$", description="Lowest level logged, instead of the Fleet's."
     )
     listen: ListenTable = ListenTable()
+    planes: PlanesTable = PlanesTable()
     source: SourceTable
+    webhook: WebhookTable = WebhookTable()
 
     @field_validator("memory_cap", mode="before")
     @classmethod
@@ -90,6 +148,27 @@ class NodeConfig(_Table):
         if match is None:
             raise ValueError("a size such as 4GiB or 512MiB is expected")
         return int(float(match[1]) * _UNITS[match[2]])
+
+    def plane_settings(self, dial: Iterable[str] = ()) -> PlaneSettings:
+        """What the planes are opened with: the seeds and `dial`, each once. Raises InvalidInput: PLN_EXPOSED for a
+        plain endpoint beyond loopback that is not allowed, PLN_OPEN for one of another form."""
+        # loads the messaging library, which nodes without planes do without
+        from skulk.adapters.zenoh.settings import PlaneSettings, TlsFiles, checked
+
+        table, tls = self.planes, None
+        if table.ca is not None and table.certificate is not None and table.key is not None:
+            tls = TlsFiles(table.ca, table.certificate, table.key, table.verify_names)
+        return checked(
+            PlaneSettings(
+                self.namespace,
+                table.listen,
+                tuple(dict.fromkeys((*table.seeds, *dial))),
+                table.mode,
+                tls,
+                table.allow_plain,
+                table.lease_ms,
+            )
+        )
 
     @property
     def engines_path(self) -> Path:
@@ -110,7 +189,18 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Node
     except ValidationError as error:
         lines = [_line(item["loc"], item["msg"], overridden) for item in error.errors()]
         raise errors.InvalidInput(errors.CFG_INVALID, f"{path}: {'; '.join(lines)}") from None
-    return _resolved(config, path.resolve().parent)
+    resolved = _resolved(config, path.resolve().parent)
+    if resolved.planes.listen:
+        _check_planes(path, resolved)
+    return resolved
+
+
+def _check_planes(path: Path, config: NodeConfig) -> None:
+    """The rule of the planes themselves, told with the file's name while a person looks."""
+    try:
+        config.plane_settings()
+    except errors.InvalidInput as error:
+        raise errors.InvalidInput(error.code, f"{path}: {error.message}", fix=error.fix) from None
 
 
 def _overlay(
@@ -166,11 +256,15 @@ def _resolved(config: NodeConfig, base: Path) -> NodeConfig:
             "gpg_home": absolute(config.source.gpg_home),
         }
     )
+    files = ("ca", "certificate", "key")
+    planes = config.planes.model_copy(update={name: absolute(getattr(config.planes, name)) for name in files})
     return config.model_copy(
         update={
+            "planes": planes,
             "state_dir": absolute(config.state_dir),
             "engines_dir": absolute(config.engines_dir),
             "model_roots": tuple(absolute(root) for root in config.model_roots),
             "source": source,
+            "webhook": config.webhook.model_copy(update={"secret_file": absolute(config.webhook.secret_file)}),
         }
     )

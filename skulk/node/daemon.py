@@ -1,19 +1,21 @@
 """The composition root: `skulk node run`. The only place that knows every adapter.
 
-Life: node.toml → state lock → port → stock of runners → last accepted commit → loops. SIGTERM and SIGINT: close the
-gateway, let client streams end (30 s), end the rest with an error event, leave the runners running. SIGUSR1 (what
-`skulk node stop` sends): the same, but drain and stop the runners first. SIGHUP: look at the source now.
+Life: node.toml → state lock → port → stock of runners → last accepted commit → loops → planes. SIGTERM and SIGINT:
+close the gateway, let client streams end (30 s), end the rest with an error event, leave the runners running, say
+goodbye to the other nodes. SIGUSR1 (what `skulk node stop` sends): the same, but drain and stop the runners first.
+SIGHUP: look at the source now.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,21 +29,38 @@ from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
 from skulk.adapters.weights import LocalWeights
 from skulk.core import errors
-from skulk.core.domain import BootId, FleetView, Link, NodeName, Owner
-from skulk.core.ports import Machine, Repo
+from skulk.core.coordination.planes_report import decode_question
+from skulk.core.domain import (
+    BootId,
+    CommitId,
+    FleetView,
+    GenerationRequest,
+    Life,
+    Link,
+    NodeName,
+    Owner,
+    PlacementUid,
+    Topic,
+)
+from skulk.core.ports import Generation, Machine, Repo
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.acceptance import SourcePolicy
+from skulk.core.wire.planes_messages import MessageError
 from skulk.gateway import GatewaySettings, create_app
 from skulk.node.clock import SystemClock
 from skulk.node.config import NodeConfig, load_config
+from skulk.node.coordination import Coordination
+from skulk.node.exchange import CommitExchange
 from skulk.node.journal import FileJournal
 from skulk.node.listen import Listener, is_loopback, permitted
 from skulk.node.lock import StateLock
 from skulk.node.logs import configure
 from skulk.node.loop import NodeLoop, Ports
+from skulk.node.network import FleetPlanes, Network
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import NodeServing
 from skulk.node.source import SourceLoop
+from skulk.node.webhook_secret import webhook_secret
 
 _log = structlog.get_logger(component="daemon")
 
@@ -49,6 +68,10 @@ _log = structlog.get_logger(component="daemon")
 INSTALL_RETRY_SECONDS = 60.0
 # What is left of open responses after the streams were ended is only their last bytes.
 GATEWAY_STOP_SECONDS = 5.0
+# A goodbye takes milliseconds; closing a session with a dead link can hang for ever.
+PLANES_CLOSE_SECONDS = 4.0
+# Documents of several nodes arrive together.
+PLANES_COALESCE_SECONDS = 0.05
 
 
 def main(config_path: Path) -> int:
@@ -94,7 +117,9 @@ class Daemon:
     # --- composition (needs a running event loop) -----------------------------------------------------------
 
     def _compose(self) -> None:
-        config = self._config
+        config, node = self._config, self._owner.node
+        self._waking: asyncio.TimerHandle | None = None
+        self._hinted: dict[NodeName, bytes] = {}
         self._runners = RunnerProcesses(
             config.state_dir / "run",
             self._owner,
@@ -117,9 +142,13 @@ class Daemon:
             self._wake,
             clock=self._clock.now,
         )
+        journal = FileJournal(config.state_dir / "journal.json")
+        repo = _repo(config)
+        self._coordination = Coordination(node, journal, self._clock, self._wake, obtain=self._obtain)
+        self._exchange = CommitExchange(repo, self._clock, hold=self._coordination.hold_bundles)
         self._source = SourceLoop(
-            _repo(config),
-            FileJournal(config.state_dir / "journal.json"),
+            repo,
+            journal,
             self._clock,
             SourcePolicy(
                 namespace=config.namespace,
@@ -130,12 +159,17 @@ class Daemon:
             jitter=random.random,
             wake=self._wake,
             poll_seconds=config.source.poll_seconds,
+            in_force=lambda: self._coordination.in_force,
+            announce=self._announce_commit,
+            bundle_of=self._exchange.bundle_of,
         )
+        self._network = self._compose_network(journal)
         self._loop = NodeLoop(
             self._owner.node,
             self._owner.boot,
             Ports(self._runners, self._weights, self._probe, self._clock),
             lambda: self._source.state,
+            self._coordination,
             orphan_seconds=config.orphan_seconds,
             publish=self._publish,
         )
@@ -146,7 +180,71 @@ class Daemon:
             self._clock,
             reset=self._loop.reset,
             beat_age=lambda: self._loop.beat_age_seconds,
+            data=lambda: self._network.planes if self._network is not None else None,
+            poke=self._source.poke,
         )
+
+    def _compose_network(self, journal: FileJournal) -> Network | None:
+        """The planes of node.toml, not opened yet; None without. Raises InvalidInput for certificates that cannot be
+        used, before anything runs."""
+        settings = self._config.plane_settings()
+        if not settings.listen:
+            return None
+        # Not at the top: a node without planes does without the messaging library.
+        from skulk.adapters.zenoh import identity, open_planes, use_threads
+
+        # Ordered also when the clock was set back, and when the journal was lost.
+        number = max(journal.load().life + 1, int(self._clock.wall()))
+        journal.save(replace(journal.load(), life=number))
+        life = Life(self._owner.node, self._owner.boot, number)
+        identity(settings, life)
+
+        async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
+            fleet = self._source.state.fleet
+            use_threads(len(fleet.nodes) if fleet is not None else 0)
+            host = _Host(self._serving, self._coordination, self._exchange)
+            wake = self._wake_soon
+            opened = replace(settings, dial=dial)
+            return await open_planes(opened, life, keys=keys, clock=self._clock, host=host, wake=wake)
+
+        return Network(
+            self._owner.node,
+            opener,
+            self._clock,
+            lambda: self._source.state.fleet,
+            tls=settings.tls is not None,
+            seeds=self._config.planes.seeds,
+            joined=self._joined,
+            left=lambda: self._loop.part(),
+        )
+
+    def _joined(self, planes: FleetPlanes) -> None:
+        self._loop.join(planes)
+        self._exchange.join(planes)
+        self._wake()
+
+    def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
+        self._source.obtain(commit, holders)
+
+    def _announce_commit(self, commit: CommitId) -> None:
+        """Tell the others of a commit before it is judged here: they look for themselves, at the same time."""
+        if self._network is not None and self._network.planes is not None:
+            self._network.planes.publish(Topic.COMMIT, commit.encode())
+
+    def _wake_soon(self) -> None:
+        """The planes have news: documents come in bursts, and one look is enough for all of one."""
+        if self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(PLANES_COALESCE_SECONDS, self._woken_by_planes)
+
+    def _woken_by_planes(self) -> None:
+        self._waking = None
+        planes = self._network.planes if self._network is not None else None
+        if planes is not None:
+            for author, document in planes.observe().documents.get(Topic.COMMIT, {}).items():
+                if author != self._owner.node and self._hinted.get(author) != document.body:
+                    self._hinted[author] = document.body
+                    self._source.hint(CommitId(document.body.decode("ascii", "replace")))
+        self._wake()
 
     def _wake(self) -> None:
         if hasattr(self, "_loop"):
@@ -164,7 +262,7 @@ class Daemon:
         self._compose()
         self._listen_for_signals()
         config = self._config
-        app = create_app(self._serving, GatewaySettings())
+        app = create_app(self._serving, GatewaySettings(webhook_secret=webhook_secret(config.webhook)))
         listener = Listener(app, config.listen.host, config.listen.port)
         await self._runners.take_stock()
         self._loop.stock_taken = True
@@ -178,6 +276,8 @@ class Daemon:
             asyncio.create_task(self._install_engines(), name="engines"),
             asyncio.create_task(self._follow_fleet(listener), name="fleet"),
         ]
+        if self._network is not None:
+            tasks.append(asyncio.create_task(self._network.run(), name="network"))
         ended = asyncio.create_task(self._end.wait())
         try:
             done, _ = await asyncio.wait({*tasks, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -190,8 +290,14 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*tasks, ended, return_exceptions=True)
             await listener.stop(GATEWAY_STOP_SECONDS)
+            closed = self._network is None or await self._network.close(PLANES_CLOSE_SECONDS)
+            await self._exchange.close()
             await self._runners.close()
             _log.info("daemon_ended", runners_left=not self._loop.stopping)
+            if not closed:
+                # The library hangs in its close. Everything of ours is done, and nobody waits for it.
+                _log.warning("planes_not_closed", seconds=PLANES_CLOSE_SECONDS)
+                os._exit(0)
 
     async def _finish(self, listener: Listener) -> None:
         """Streams first, then (when stopping) the runners. A second signal cuts the waiting short."""
@@ -302,6 +408,25 @@ class Daemon:
         finally:
             # A thread cannot be cancelled, and the daemon does not end before its threads have.
             stop.set()
+
+
+class _Host:
+    """What the planes ask of this node."""
+
+    def __init__(self, serving: NodeServing, coordination: Coordination, exchange: CommitExchange) -> None:
+        self._serving = serving
+        self._coordination = coordination
+        self._exchange = exchange
+
+    async def take(self, placement: PlacementUid, request: GenerationRequest, owner: Owner) -> Generation:
+        return await self._serving.take(placement, request, owner)
+
+    def answer(self, asker: NodeName, question: bytes) -> bytes:
+        try:
+            asked = decode_question(question)
+            return self._exchange.answer(asked) if asked.commit is not None else self._coordination.answer()
+        except MessageError as error:
+            raise errors.RequestError(errors.REQ_INVALID, str(error), status=400) from error
 
 
 class _InstallingProbe(MachineProbe):

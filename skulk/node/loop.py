@@ -1,4 +1,4 @@
-"""The node loop: observe → plan → decide → apply → publish, level-triggered.
+"""The node loop: observe → coordinate → decide → apply → publish, level-triggered.
 
 Events (a runner spoke, a fetch ended, a commit was accepted) only wake it; every round reads everything again and
 decides again, so lost, repeated and reordered events change nothing but latency. It runs on ports alone: the
@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 import structlog
 
 from skulk import __version__
+from skulk.core.coordination import Local
 from skulk.core.domain import (
-    Blueprint,
     BootId,
     Check,
     DeploymentName,
-    Fleet,
     FleetView,
     Launch,
     Link,
@@ -29,10 +28,10 @@ from skulk.core.domain import (
     PlacementUid,
     RunnerFacts,
     RunningPlacement,
+    Topic,
 )
 from skulk.core.formats.content import content_key
-from skulk.core.planner import plan, why
-from skulk.core.ports import Clock, Machine, Probe, RunnerHost, Weights
+from skulk.core.ports import Clock, ControlPlane, Machine, Probe, RunnerHost, Weights
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.actions import Forget
 from skulk.core.reconcile.decide import Decision, decide
@@ -40,10 +39,14 @@ from skulk.core.reconcile.fold import STUCK
 from skulk.core.reconcile.ledger import Ledger
 from skulk.core.reconcile.machine import Phase
 from skulk.core.reconcile.observed import Observed, part_for
+from skulk.core.reconcile.refusals import Vetoes, veto
 from skulk.core.reconcile.summary import Since
 from skulk.node.apply import Applier
+from skulk.node.coordination import Coordination, ready
 from skulk.node.events import EventLog
 from skulk.node.picture import Picture
+from skulk.node.placed import LOAD_KIND
+from skulk.node.share import Shares, Sharing, runner_load, share_of
 from skulk.node.source import SourceState
 from skulk.node.view import build
 
@@ -55,6 +58,10 @@ BUSY_SECONDS = 0.25
 COALESCE_SECONDS = 0.01
 # Rounds come at least every RESYNC_SECONDS; one that is missing for this long means that the daemon itself stood still.
 STALL_SECONDS = 1.5 * limits.RESYNC_SECONDS
+# The queues of this node's runners are told to the others when they change, not more often than this,
+LOAD_SECONDS_MIN = 0.25
+# and otherwise so often that they never look old.
+LOAD_SECONDS_MAX = 2.0
 # The engine environments are looked at again this often (and whenever a person asks).
 MACHINE_SECONDS = 10.0
 
@@ -69,22 +76,6 @@ class Ports:
     clock: Clock
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The last blueprint and exactly what it was made from: nothing is planned twice."""
-
-    fleet: Fleet | None = None
-    members: tuple[Member, ...] = ()
-    running: tuple[RunningPlacement, ...] = ()
-    blueprint: Blueprint | None = None
-
-    def why(self, name: str) -> tuple[str, ...]:
-        """The planner's reasons for one deployment."""
-        if self.fleet is None:
-            return ()
-        return why(self.fleet, self.members, self.running, (), DeploymentName(name))
-
-
 class NodeLoop:
     """One node's life. `view` is always the newest snapshot."""
 
@@ -94,6 +85,7 @@ class NodeLoop:
         boot: BootId,
         ports: Ports,
         source: Callable[[], SourceState],
+        coordination: Coordination,
         *,
         orphan_seconds: float = 600.0,
         publish: Callable[[FleetView], None] = lambda _view: None,
@@ -102,12 +94,18 @@ class NodeLoop:
         self._boot = boot
         self._ports = ports
         self._source = source
+        self._coordination = coordination
         self._orphan_seconds = orphan_seconds
         self._publish = publish
         self._woken = asyncio.Event()
         self._machine_changed = asyncio.Event()
         self._applier = Applier(ports.runners, ports.weights, self.wake)
-        self._planned = Planned()
+        self._vetoes = Vetoes()
+        self._control: ControlPlane | None = None
+        self._sharing: Sharing | None = None
+        self._shares = Shares()
+        self._load: Mapping[str, object] = {}
+        self._load_at = float("-inf")
         self._since = Since()
         self._machine: Machine | None = None
         self._events = EventLog()
@@ -120,14 +118,27 @@ class NodeLoop:
         """Everything here is drained and stopped, as if the node had left the fleet."""
         self.view = FleetView(0, node, __version__)
 
+    def join(self, control: ControlPlane) -> None:
+        """The planes are open: this node coordinates with the others and tells them of itself."""
+        self._control = control
+        self._sharing = Sharing(lambda body: control.publish(Topic.SHARE, body))
+        self._coordination.join(control)
+        self.wake()
+
+    def part(self) -> None:
+        """The planes are closed: this node goes on with what it has."""
+        self._control = self._sharing = None
+        self._coordination.part()
+
     def wake(self) -> None:
         """Something may have changed. Callable from anywhere on the loop's thread, as often as one likes."""
         self._woken.set()
 
-    def reset(self, uids: frozenset[PlacementUid]) -> int:
+    def reset(self, uids: frozenset[PlacementUid], deployments: frozenset[DeploymentName] = frozenset()) -> int:
         """Clear breaker, wedge, backoff and failed fetches of the given placements, and have the files of those that
-        do not run looked at again; return how many were stuck."""
-        before = self._ledger
+        do not run looked at again; take back vetoes against `deployments`. Returns how many were stuck."""
+        before, vetoes = self._ledger, self._vetoes
+        self._vetoes = vetoes.without(deployments)
         files = self._files_of(uid for uid in uids if before.record(uid).phase in {Phase.PENDING, *STUCK})
         self._ledger = before.reset(uids, self._ports.clock.now(), frozenset(files.values()))
         self._applier.apply(Forget(content) for content in sorted(set(files.values())))
@@ -135,11 +146,12 @@ class NodeLoop:
             self._applier.failed_starts.pop(uid, None)
         self.wake()
         stuck = {uid for uid, record in self._ledger.records.items() if before.records[uid] is not record}
-        return len(stuck | {uid for uid, content in files.items() if content in before.fetches})
+        stuck |= {uid for uid, content in files.items() if content in before.fetches}
+        return len(stuck) + len(vetoes.made) - len(self._vetoes.made)
 
     def _files_of(self, uids: Iterable[PlacementUid]) -> dict[PlacementUid, str]:
         """Placement → content key of its card, for those that are planned here."""
-        fleet, blueprint = self._planned.fleet, self._planned.blueprint
+        fleet, blueprint = self._coordination.fleet_in_force(self._source()), self._coordination.blueprint
         if fleet is None or blueprint is None:
             return {}
         models = {placement.uid: placement.model for placement in blueprint.on_node(self._node)}
@@ -161,12 +173,19 @@ class NodeLoop:
         try:
             while True:
                 decision = self.round()
-                pause = limits.RESYNC_SECONDS if decision is None or decision.settled else BUSY_SECONDS
-                await self._pause(pause)
+                await self._pause(self._until_next(decision))
         finally:
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
             await self._applier.close()
+            await self._coordination.close()
+
+    def _until_next(self, decision: Decision | None) -> float:
+        """Seconds until the next look when nothing wakes the loop. Deadlines of coordination (settling, an answer
+        that is missing) are fractions of a second, and so is what a fleet of several has to be looked at."""
+        if self._coordination.busy or (decision is not None and not decision.settled):
+            return BUSY_SECONDS
+        return limits.RESYNC_SECONDS
 
     def round(self) -> Decision | None:
         """One round. Returns None while nothing may be decided (machine unknown, or closing)."""
@@ -179,7 +198,7 @@ class NodeLoop:
         runners = dict(self._ports.runners.observe())
         decision: Decision | None = None
         if self._machine is not None and not self.closing:
-            self._plan(source, self._machine, runners)
+            self._coordination.step(source, self._local(source, self._machine, runners))
             decision = self._decide(source, self._machine, runners, now)
             self._note_phases(self._ledger, decision.ledger)
             self._ledger = decision.ledger
@@ -187,19 +206,14 @@ class NodeLoop:
         self._show(source, runners, decision)
         return decision
 
-    def _plan(self, source: SourceState, machine: Machine, runners: Mapping[PlacementUid, RunnerFacts]) -> None:
-        if source.fleet is None:
-            return
-        members = (self._member(source, machine),)
-        running = self._running(runners)
-        done = self._planned
-        if (source.fleet, members, running) == (done.fleet, done.members, done.running) and done.blueprint:
-            return
-        # A refusal moves a replica to another node; with one node there is none, so none is passed: the
-        # placement waits here, and says for what.
-        blueprint = plan(source.fleet, (), members, running, ())
-        self._planned = Planned(source.fleet, members, running, blueprint)
-        _log.debug("planned", commit=blueprint.commit, placements=len(blueprint.placements))
+    def _local(self, source: SourceState, machine: Machine, runners: Mapping[PlacementUid, RunnerFacts]) -> Local:
+        """What this node says of itself to whoever plans."""
+        member = self._member(source, machine)
+        if self.stopping:
+            # It goes on until everything has drained, and takes nothing new.
+            member = replace(member, builds=())
+        running = () if self.stopping and not runners else self._running(runners)
+        return Local(member, running, self._vetoes.refusals(), self.stock_taken)
 
     def _decide(
         self,
@@ -209,7 +223,10 @@ class NodeLoop:
         now: float,
     ) -> Decision:
         leaving = self.stopping or (source.leaving and source.fleet is not None)
-        part = part_for(self._node, source.fleet, self._planned.blueprint, leaving=leaving)
+        coordination = self._coordination
+        fleet, blueprint = coordination.fleet_in_force(source), coordination.blueprint
+        part = part_for(self._node, fleet, blueprint, leaving=leaving)
+        elsewhere = coordination.elsewhere()
         observed = Observed(
             runners=runners,
             weights=self._ports.weights.observe(),
@@ -217,12 +234,17 @@ class NodeLoop:
             memory_bytes=machine.memory_bytes,
             free_memory_bytes=self._ports.probe.free_memory_bytes(),
             stock_taken=self.stock_taken,
+            ready_elsewhere=ready(elsewhere),
+            alive_elsewhere=frozenset(running.uid for running in elsewhere),
             in_flight=self._applier.in_flight,
             failed_starts=dict(self._applier.failed_starts),
             orphan_seconds=self._orphan_seconds,
             awake_since=self._awake_since,
         )
-        return decide(part, observed, self._ledger, now)
+        decision = decide(part, observed, self._ledger, now)
+        offered = coordination.offered_elsewhere()
+        self._vetoes = veto(self._vetoes, self._node, part.placements, decision, offered, now)
+        return decision
 
     def _member(self, source: SourceState, machine: Machine) -> Member:
         return Member(
@@ -241,7 +263,9 @@ class NodeLoop:
     def _running(self, runners: Mapping[PlacementUid, RunnerFacts]) -> tuple[RunningPlacement, ...]:
         """What this node works on: its live runners, and what it has begun but has no process for (fetching,
         backing off), so that a re-plan does not look elsewhere or change its mind about an open context."""
-        placements = [self._begun(p) for p in self._planned_here() if p.uid not in runners]
+        blueprint = self._coordination.blueprint
+        planned = blueprint.on_node(self._node) if blueprint is not None else ()
+        placements = [self._begun(p) for p in planned if p.uid not in runners]
         for uid, facts in runners.items():
             if facts.link is Link.DEAD:
                 continue
@@ -250,11 +274,6 @@ class NodeLoop:
             draining = phase in (Phase.DRAINING, Phase.STOPPING)
             placements.append(replace(reported, complete=phase is Phase.READY, draining=draining))
         return tuple(sorted(placements, key=lambda p: p.uid))
-
-    def _planned_here(self) -> tuple[Placement, ...]:
-        """What the last blueprint wanted here and the ledger knows: begun, with or without a process."""
-        planned = self._planned.blueprint.on_node(self._node) if self._planned.blueprint else ()
-        return tuple(p for p in planned if p.uid in self._ledger.records)
 
     def _begun(self, placement: Placement) -> RunningPlacement:
         return self._reported(placement, placement.ranks[0].memory_bytes)
@@ -293,6 +312,7 @@ class NodeLoop:
     ) -> None:
         clock = self._ports.clock
         wall = clock.wall()
+        planes = self._coordination.planes
         for condition in source.conditions:
             self._events.add(wall, f"node/{self._node}", condition.reason.value, condition.message)
         picture = Picture(
@@ -304,23 +324,41 @@ class NodeLoop:
             leaving=source.leaving,
             source=self._since.stamp(f"source/{self._node}", source.conditions, wall),
             machine=self._machine or Machine(0, "", ""),
-            blueprint=self._planned.blueprint,
+            blueprint=self._coordination.blueprint,
             ledger=self._ledger,
             waiting=decision.waiting if decision else self.view.waiting,
             routable=decision.routable if decision else frozenset(),
             runners=runners,
             weights=self._ports.weights.observe(),
             files=self._ports.weights.files(),
-            why=self._planned.why,
+            why=self._coordination.why,
             checks=self._checks(source),
             wall=wall,
             wall_offset=wall - clock.now(),
             closing=self.closing,
+            shares=self._shares.read(planes.documents.get(Topic.SHARE, {}), self._node) if planes is not None else {},
+            presence={name: p.presence for name, p in planes.peers.items()} if planes is not None else {},
+            readings=planes.readings if planes is not None else {},
+            coordinator=self._coordination.outputs.coordinator,
+            notes=self._coordination.outputs.waiting,
+            cautions=self._coordination.outputs.conditions,
         )
         new = build(picture, self._since, self._events.snapshot(), self.view.generation)
         if new != self.view:
             self.view = replace(new, generation=self.view.generation + 1)
             self._publish(self.view)
+        self._tell(picture)
+
+    def _tell(self, picture: Picture) -> None:
+        """This node's part of the picture, to the others."""
+        if self._control is None or self._sharing is None:
+            return
+        now = self._ports.clock.now()
+        self._sharing.offer(share_of(picture, self.view), now)
+        load = runner_load(picture.runners)
+        if (load != self._load and now - self._load_at >= LOAD_SECONDS_MIN) or now - self._load_at >= LOAD_SECONDS_MAX:
+            self._control.report(LOAD_KIND, load)
+            self._load, self._load_at = load, now
 
     def _checks(self, source: SourceState) -> tuple[Check, ...]:
         accepted = source.fleet is not None

@@ -1,9 +1,9 @@
-"""Everything the loop knows at one tick: what snapshots are built from."""
+"""Everything the loop knows at one tick, of this node and of the others: what snapshots are built from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from skulk.core.domain import (
     Blueprint,
@@ -13,7 +13,10 @@ from skulk.core.domain import (
     Fleet,
     NodeName,
     PlacementUid,
+    Presence,
+    Reading,
     RunnerFacts,
+    Share,
     Waiting,
     WeightsFacts,
 )
@@ -47,3 +50,20 @@ class Picture:
     wall: float
     wall_offset: float
     closing: bool = False
+    shares: Mapping[NodeName, Share] = field(default_factory=dict)
+    """The newest share of every other node that was seen, also of those that are gone. The same objects as at the
+    tick before, as long as they say the same."""
+    presence: Mapping[NodeName, Presence] = field(default_factory=dict)
+    """Of every node that was seen since this daemon started; this node needs no entry."""
+    readings: Mapping[NodeName, Mapping[str, Reading]] = field(default_factory=dict)
+    """Telemetry by node and kind, this node's own included."""
+    coordinator: NodeName | None = None
+    """Who publishes the blueprints, as far as this node knows."""
+    notes: tuple[Waiting, ...] = ()
+    """What the coordination waits for."""
+    cautions: tuple[Condition, ...] = ()
+    """What the coordination has to say of the fleet."""
+
+    def live(self, name: NodeName) -> bool:
+        """It takes part right now."""
+        return name == self.node or self.presence.get(name) is Presence.LIVE

@@ -1,122 +1,78 @@
-"""The resources of `skulk get`, kind by kind, from a picture. Pure; JSON values with camelCase keys."""
+"""The resources of `skulk get`, kind by kind, from a picture. Pure; JSON values with camelCase keys.
+
+Placements and runners are in `skulk.node.placed`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from skulk.core.domain import (
+    CardName,
     Condition,
+    DeploymentName,
     EngineBuild,
     Fleet,
     Link,
-    Placement,
+    NodeName,
     PlacementUid,
+    Reading,
     Resource,
-    RunnerFacts,
+    Unplaced,
+    Waiting,
 )
+from skulk.core.domain import Node as Declared
 from skulk.core.formats.content import content_key
-from skulk.core.reconcile.summary import Since, deployment_conditions, placement_conditions
+from skulk.core.reconcile.summary import Since, deployment_conditions
 from skulk.node.picture import Picture
-
-States = Mapping[PlacementUid, tuple[Condition, ...]]
-
-
-def placement_states(picture: Picture, since: Since) -> dict[PlacementUid, tuple[Condition, ...]]:
-    return {
-        uid: since.stamp(
-            f"placement/{uid}", placement_conditions(record, picture.waiting, picture.accepted), picture.wall
-        )
-        for uid, record in picture.ledger.records.items()
-    }
-
-
-def known_placements(picture: Picture) -> dict[PlacementUid, Placement]:
-    blueprint = picture.blueprint
-    return {p.uid: p for p in blueprint.placements} if blueprint else {}
-
-
-def placements(picture: Picture, states: States) -> tuple[Resource, ...]:
-    planned = known_placements(picture)
-    retiring = {r.uid: r for r in picture.blueprint.retiring} if picture.blueprint else {}
-    resources = []
-    for uid in sorted({*planned, *picture.ledger.records}):
-        record = picture.ledger.records.get(uid)
-        placement, facts = planned.get(uid), picture.runners.get(uid)
-        if record is None and placement is None:
-            continue
-        launch = facts.launch if facts else None
-        source: Placement | None = placement
-        spec: dict[str, object] = {
-            "deployment": source.deployment if source else launch.deployment if launch else None,
-            "replica": source.replica if source else launch.replica if launch else None,
-            "model": source.model if source else launch.model if launch else None,
-            "nodes": list(source.nodes) if source else [picture.node],
-            "backend": source.backend if source else launch.backend if launch else None,
-            "contextTokens": source.context_tokens if source else launch.context_tokens if launch else None,
-            "concurrency": source.concurrency if source else launch.concurrency if launch else None,
-            "launchHash": source.launch_hash if source else launch.launch_hash if launch else None,
-            "contentHash": source.content_hash if source else launch.content_hash if launch else None,
-        }
-        conditions = states.get(uid, ())
-        leaving = retiring.get(uid)
-        status: dict[str, object] = {
-            **{k: spec[k] for k in ("deployment", "replica", "model", "backend", "contextTokens", "concurrency")},
-            "node": picture.node,
-            "phase": record.phase.value if record else "Planned",
-            "since": (record.since + picture.wall_offset) if record else None,
-            "memoryBytes": _memory(placement, facts),
-            "failures": record.attempts if record else 0,
-            "message": leaving.message if leaving else conditions[0].message if conditions else "",
-            "retiring": leaving is not None or placement is None,
-        }
-        lines = tuple(w for w in picture.waiting if w.subject == uid)
-        resources.append(Resource("Placement", uid, spec, status, conditions, lines))
-    return tuple(resources)
-
-
-def _memory(placement: Placement | None, facts: RunnerFacts | None) -> int | None:
-    if placement is not None:
-        return placement.ranks[0].memory_bytes
-    return facts.launch.memory_bytes if facts is not None else None
+from skulk.node.placed import Placed, presence_of
 
 
 def deployments(
-    picture: Picture, states: States, since: Since
+    picture: Picture, placed: Placed, since: Since
 ) -> tuple[tuple[Resource, ...], dict[str, tuple[Condition, ...]]]:
     if picture.fleet is None:
         return (), {}
+    blueprint = picture.blueprint
+    unplaced: dict[DeploymentName, list[Unplaced]] = {}
+    for one in blueprint.unplaced if blueprint else ():
+        unplaced.setdefault(one.deployment, []).append(one)
+    outages = {o.deployment: o.message for o in reversed(blueprint.outages)} if blueprint else {}
+    waits: dict[str, list[Waiting]] = {}
+    for placement in placed.placements:
+        if not placement.status["retiring"]:
+            waits.setdefault(str(placement.status["deployment"]), []).extend(placement.waiting)
     resources, all_conditions = [], {}
     for name, deployment in sorted(picture.fleet.deployments.items()):
-        placements = [p for p in known_placements(picture).values() if p.deployment == name]
-        unplaced = [u for u in picture.blueprint.unplaced if u.deployment == name] if picture.blueprint else []
-        outages = picture.blueprint.outages if picture.blueprint else ()
-        current = {p.uid for p in placements}
-        before = sum(1 for uid in picture.routable - current if _deployment_of(picture, uid) == name)
+        placements = placed.planned.get(name, ())
+        current = frozenset(p.uid for p in placements)
+        serving = placed.serving.get(name, frozenset[PlacementUid]())
         conditions = since.stamp(
             f"deployment/{name}",
-            deployment_conditions(deployment, placements, unplaced, states, before, picture.accepted),
+            deployment_conditions(
+                deployment,
+                placements,
+                unplaced.get(name, ()),
+                placed.states,
+                len(serving - current),
+                picture.accepted,
+            ),
             picture.wall,
         )
         all_conditions[str(name)] = conditions
         status = {
             "model": deployment.model,
             "replicas": deployment.replicas,
-            "readyReplicas": len(picture.routable & current),
-            "previousReplicas": before,
+            "readyReplicas": len(serving & current),
+            "previousReplicas": len(serving - current),
             "phase": conditions[0].reason.value,
             "message": conditions[0].message,
-            "outage": next((o.message for o in outages if o.deployment == name), None),
+            "outage": outages.get(name),
             "commit": picture.accepted,
         }
         spec = _spec(picture.fleet, f"Deployment/{name}")
-        lines = tuple(w for w in picture.waiting if w.subject in current)
-        resources.append(Resource("Deployment", name, spec, status, conditions, lines))
+        resources.append(Resource("Deployment", name, spec, status, conditions, tuple(waits.get(name, ()))))
     return tuple(resources), all_conditions
-
-
-def _deployment_of(picture: Picture, uid: PlacementUid) -> str | None:
-    facts = picture.runners.get(uid)
-    return facts.launch.deployment if facts is not None else None
 
 
 def _spec(fleet: Fleet, key: str) -> Mapping[str, object]:
@@ -133,6 +89,8 @@ def fleet(
         "accepted": picture.accepted,
         "inForce": picture.blueprint.commit if picture.blueprint else None,
         "nodes": len(fleet.nodes) if fleet else 0,
+        "liveNodes": sum(1 for name in fleet.nodes if picture.live(name)) if fleet else 0,
+        "coordinator": picture.coordinator,
         "deployments": len(deployments),
         "readyDeployments": sum(1 for cs in deployments.values() if cs[0].status.value == "True"),
         "source": [
@@ -141,43 +99,68 @@ def fleet(
         ],
     }
     name = fleet.name if fleet else "fleet"
-    return (Resource("Fleet", name, _spec(fleet, f"Fleet/{name}") if fleet else {}, status, conditions),)
+    spec = _spec(fleet, f"Fleet/{name}") if fleet else {}
+    return (Resource("Fleet", name, spec, status, conditions, picture.notes),)
 
 
-def nodes(picture: Picture) -> tuple[Resource, ...]:
+def nodes(picture: Picture, placed: Placed) -> tuple[Resource, ...]:
+    """Every declared node, and this one: as it tells itself, and whether it is there."""
     fleet = picture.fleet
-    names = sorted({*(fleet.nodes if fleet else ()), picture.node})
     resources = []
-    for name in names:
+    for name in sorted({*(fleet.nodes if fleet else ()), picture.node}):
         declared = fleet.nodes.get(name) if fleet else None
-        hardware = declared.hardware if declared is not None else None
+        told = own_machine(picture) if name == picture.node else _told(picture, name)
         status: dict[str, object] = {
-            "ready": False,
-            "memoryBytes": hardware.memory_bytes if hardware is not None else None,
-            "problems": ["not this node: nothing is known of it beyond its manifest"],
+            **(told.status if told is not None else _manifest(declared)),
+            "presence": presence_of(picture, name),
+            "readings": _readings(picture.readings.get(name, {})),
         }
-        if name == picture.node:
-            machine = picture.machine
-            status = {
-                "ready": picture.accepted is not None and declared is not None,
-                "backends": [b.backend for b in machine.builds],
-                "engines": [f"{b.backend} {b.version} ({b.device})" for b in machine.builds],
-                "builds": [_build(build) for build in machine.builds],
-                "memoryBytes": machine.memory_bytes,
-                "diskBytes": machine.disk_bytes,
-                "files": sorted(picture.files),
-                "placedBytes": sum(f.launch.memory_bytes for f in picture.runners.values() if f.link is not Link.DEAD),
-                "accepted": picture.accepted,
-                "version": picture.version,
-                "os": machine.os,
-                "arch": machine.arch,
-                "problems": list(machine.engine_problems),
-            }
+        accepted = status.get("accepted") is not None
+        status["ready"] = accepted and declared is not None and picture.live(name)
         if declared is not None:
             status["participation"] = declared.participation.value
         spec = _spec(fleet, f"Node/{name}") if fleet and declared else {}
-        resources.append(Resource("Node", name, spec, status, picture.source if name == picture.node else ()))
+        conditions = placed.absences.get(name) or (told.conditions if told is not None else ())
+        resources.append(Resource("Node", name, spec, status, conditions))
     return tuple(resources)
+
+
+def own_machine(picture: Picture) -> Resource:
+    """This node as it tells the others: what it is and has. What they see of it themselves is not in it."""
+    machine = picture.machine
+    status = {
+        "backends": [b.backend for b in machine.builds],
+        "engines": [f"{b.backend} {b.version} ({b.device})" for b in machine.builds],
+        "builds": [_build(build) for build in machine.builds],
+        "memoryBytes": machine.memory_bytes,
+        "diskBytes": machine.disk_bytes,
+        "files": sorted(picture.files),
+        "placedBytes": sum(f.launch.memory_bytes for f in picture.runners.values() if f.link is not Link.DEAD),
+        "accepted": picture.accepted,
+        "version": picture.version,
+        "os": machine.os,
+        "arch": machine.arch,
+        "problems": list(machine.engine_problems),
+    }
+    return Resource("Node", picture.node, {}, status, picture.source)
+
+
+def _told(picture: Picture, name: NodeName) -> Resource | None:
+    share = picture.shares.get(name)
+    return None if share is None else share.machine
+
+
+def _manifest(declared: Declared | None) -> dict[str, object]:
+    hardware = declared.hardware if declared is not None else None
+    return {
+        "memoryBytes": hardware.memory_bytes if hardware is not None else None,
+        "problems": ["nothing was heard of it: only its manifest is known"],
+    }
+
+
+def _readings(readings: Mapping[str, Reading]) -> dict[str, object]:
+    """Ages in whole seconds: finer ones would make every snapshot differ from the one before."""
+    return {kind: {**r.values, "ageSeconds": int(r.age_seconds)} for kind, r in sorted(readings.items())}
 
 
 def _build(build: EngineBuild) -> dict[str, object]:
@@ -196,47 +179,32 @@ def _build(build: EngineBuild) -> dict[str, object]:
 def cards(picture: Picture) -> tuple[Resource, ...]:
     if picture.fleet is None:
         return ()
+    users: dict[CardName, list[str]] = {}
+    for deployment in picture.fleet.deployments.values():
+        users.setdefault(deployment.model, []).append(deployment.name)
+    holders: dict[str, list[NodeName]] = {}
+    for node in sorted({*picture.shares, picture.node}):
+        for content in _present(picture, node):
+            holders.setdefault(content, []).append(node)
     resources = []
     for name, card in sorted(picture.fleet.cards.items()):
-        facts = picture.weights.get(content_key(card))
+        content = content_key(card)
+        facts = picture.weights.get(content)
         status = {
             "modelId": card.model_id,
             "bytes": card.storage_bytes,
             "present": facts is not None and facts.ready,
+            "nodes": holders.get(content, []),
             "fetchedBytes": facts.done_bytes if facts else 0,
             "error": facts.error if facts and facts.error_code else None,
-            "deployments": sorted(d.name for d in picture.fleet.deployments.values() if d.model == name),
+            "deployments": sorted(users.get(name, ())),
         }
         resources.append(Resource("ModelCard", name, _spec(picture.fleet, f"ModelCard/{name}"), status))
     return tuple(resources)
 
 
-def runners(picture: Picture) -> tuple[Resource, ...]:
-    resources = []
-    for uid, facts in sorted(picture.runners.items()):
-        record = picture.ledger.record(uid)
-        words = facts.last_words
-        status = {
-            "placement": uid,
-            "deployment": facts.launch.deployment,
-            "pid": facts.pid,
-            "phase": record.phase.value,
-            "link": facts.link.value,
-            "adopted": facts.adopted,
-            "running": facts.running,
-            "waiting": facts.waiting,
-            "steps": facts.steps,
-            "residentBytes": facts.resident_bytes,
-            "startedAt": facts.started_at + picture.wall_offset,
-            "loadShare": facts.load_share,
-            "lastWords": words.message if words else None,
-        }
-        spec = {
-            "placement": uid,
-            "engine": facts.launch.engine,
-            "backend": facts.launch.backend,
-            "model": facts.launch.model,
-            "contextTokens": facts.launch.context_tokens,
-        }
-        resources.append(Resource("Runner", uid, spec, status))
-    return tuple(resources)
+def _present(picture: Picture, node: NodeName) -> frozenset[str]:
+    """Content keys of the cards whose files are whole there."""
+    if node != picture.node:
+        return picture.shares[node].present
+    return frozenset(content for content, facts in picture.weights.items() if facts.ready)

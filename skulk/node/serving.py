@@ -2,6 +2,8 @@
 
 Routing is a pure function; this module keeps trying it while nothing has been sent to the client: a replica that
 drains or whose queue is full refuses retriably, one that dies before it accepted costs patience, not the request.
+A placement here is reached directly, one on another node over the data plane; requests that other nodes send here
+are served beside this node's own.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from skulk.core import errors
 from skulk.core.domain import (
     Accepted,
     Check,
+    DeploymentName,
     Finish,
     FleetView,
     GenerationRequest,
@@ -26,7 +29,7 @@ from skulk.core.domain import (
     Tokens,
 )
 from skulk.core.errors import RequestError, RetriableRefusal
-from skulk.core.ports import Clock, Generation
+from skulk.core.ports import Clock, DataPlane, Generation
 from skulk.core.reconcile import limits
 from skulk.core.routing import Unroutable, resolve, route, unroutable
 
@@ -60,15 +63,20 @@ class NodeServing:
         logs: Logs,
         clock: Clock,
         *,
-        reset: Callable[[frozenset[PlacementUid]], int],
+        reset: Callable[[frozenset[PlacementUid], frozenset[DeploymentName]], int],
         beat_age: Callable[[], float],
+        data: Callable[[], DataPlane | None] = lambda: None,
+        poke: Callable[[], None] = lambda: None,
     ) -> None:
+        """`data`: the way to other nodes, None while there is none."""
         self._owner = owner
         self._streams = streams
         self._logs = logs
         self._clock = clock
         self._reset = reset
         self._beat_age = beat_age
+        self._data = data
+        self._poke = poke
         self._view = FleetView(0, owner.node, "")
         self._changed = asyncio.Event()
         self._closing = False
@@ -175,13 +183,49 @@ class NodeServing:
     async def _send(self, chosen: Route, request: GenerationRequest) -> Generation:
         self._sent[chosen.uid] += 1
         try:
-            generation = await self._streams.generate(chosen.uid, request, self._owner)
+            if chosen.node == self._owner.node:
+                generation = await self._streams.generate(chosen.uid, request, self._owner)
+            else:
+                generation = await self._over_the_network(chosen, request)
         except BaseException:
             self._done(chosen.uid)
             raise
+        return self._track(generation)
+
+    async def _over_the_network(self, chosen: Route, request: GenerationRequest) -> Generation:
+        data = self._data()
+        if data is None:
+            raise RetriableRefusal(
+                errors.PLN_UNREACHABLE,
+                f"node {chosen.node} is not connected",
+                status=503,
+                kind="server_error",
+                slug="node_unreachable",
+            )
+        return await data.submit(chosen.node, chosen.uid, request)
+
+    def _track(self, generation: Generation) -> Generation:
         tracked = _Tracked(generation, self._forget)
         self._open.add(tracked)
         return tracked
+
+    async def take(self, placement: PlacementUid, request: GenerationRequest, owner: Owner) -> Generation:
+        """Serve another node's request on a placement of this node. Raises RequestError, retriable while closing."""
+        if self._closing:
+            raise RetriableRefusal(
+                errors.REQ_RESTARTING,
+                f"node {self._owner.node} is restarting",
+                status=503,
+                kind="server_error",
+                slug="node_restarting",
+            )
+        self._sent[placement] += 1
+        try:
+            generation = await self._streams.generate(placement, request, owner)
+        except BaseException:
+            self._done(placement)
+            raise
+        return self._track(generation)
 
     def _forget(self, tracked: _Tracked) -> None:
         if tracked in self._open:
@@ -228,7 +272,10 @@ class NodeServing:
             yield f"{uids[-1]} {line}"
 
     async def reset(self, name: str) -> int:
-        return self._reset(frozenset(self._placements_of(name)))
+        return self._reset(frozenset(self._placements_of(name)), frozenset((DeploymentName(name),)))
+
+    def poke(self) -> None:
+        self._poke()
 
     # --- the end --------------------------------------------------------------------------------------------
 

@@ -1,4 +1,6 @@
-"""The snapshot that gateway and CLI read, built from what the loop knows. Pure; it looks at nothing itself."""
+"""The snapshot that gateway and CLI read, built from what the loop knows: of this node by itself, of the others
+by the shares they publish. Pure; it looks at nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -9,45 +11,53 @@ from skulk.core.domain import (
     Card,
     CardName,
     Condition,
+    ConditionType,
     Deployment,
     Event,
     FleetView,
-    Link,
+    NodeName,
     Route,
     ServedModel,
+    Status,
 )
 from skulk.core.formats.content import content_key
-from skulk.core.reconcile.machine import Phase
 from skulk.core.reconcile.summary import Since, fleet_conditions
 from skulk.node import resources
 from skulk.node.picture import Picture
-from skulk.node.resources import States
+from skulk.node.placed import Placed, absence_subjects, gather
 
 
 def build(picture: Picture, since: Since, events: tuple[Event, ...], generation: int) -> FleetView:
     """The whole view. Only `since` has memory: when each condition last changed."""
-    states = resources.placement_states(picture, since)
-    placements = resources.placements(picture, states)
-    deployments, deployment_states = resources.deployments(picture, states, since)
+    placed = gather(picture, since)
+    deployments, deployment_states = resources.deployments(picture, placed, since)
     fleet = picture.fleet
     suspended = frozenset(str(n) for n, d in fleet.deployments.items() if d.suspend) if fleet else frozenset()
+    cautions = tuple(
+        stamped
+        for c in picture.cautions
+        for stamped in since.stamp(f"coordination/{c.reason.value}", [c], picture.wall)
+    )
+    said = (*picture.source, *cautions)
     conditions = since.stamp(
         "fleet",
-        fleet_conditions(picture.source, deployment_states, suspended, picture.accepted if fleet else None),
+        fleet_conditions(said, deployment_states, suspended, picture.accepted if fleet else None),
         picture.wall,
     )
     shown = {
         "fleet": resources.fleet(picture, conditions, deployment_states),
-        "nodes": resources.nodes(picture),
+        "nodes": resources.nodes(picture, placed),
         "deployments": deployments,
         "cards": resources.cards(picture),
-        "placements": placements,
-        "runners": resources.runners(picture),
+        "placements": placed.placements,
+        "runners": placed.runners,
     }
     since.forget_all_but(
         frozenset(("fleet", f"source/{picture.node}"))
-        | {f"placement/{uid}" for uid in states}
+        | {f"coordination/{c.reason.value}" for c in cautions}
+        | {f"placement/{uid}" for uid in picture.ledger.records}
         | {f"deployment/{name}" for name in deployment_states}
+        | absence_subjects(picture, placed.absences)
     )
     return FleetView(
         generation=generation,
@@ -57,19 +67,19 @@ def build(picture: Picture, since: Since, events: tuple[Event, ...], generation:
         accepted=picture.accepted,
         in_force=picture.blueprint.commit if picture.blueprint else None,
         resources=shown,
-        models=_models(picture, states, deployment_states),
+        models=_models(picture, placed, deployment_states),
         access=fleet.access if fleet else Access(),
-        conditions=(*conditions, *(c for c in picture.source if c.reason not in {k.reason for k in conditions})),
-        waiting=picture.waiting,
+        conditions=(*conditions, *(c for c in said if c.reason not in {k.reason for k in conditions})),
+        waiting=(*picture.waiting, *picture.notes),
         events=events,
         checks=picture.checks,
         closing=picture.closing,
-        why=_why(picture, states),
+        why=_why(picture, placed),
     )
 
 
 def _models(
-    picture: Picture, states: States, deployments: Mapping[str, tuple[Condition, ...]]
+    picture: Picture, placed: Placed, deployments: Mapping[str, tuple[Condition, ...]]
 ) -> tuple[ServedModel, ...]:
     """What clients may put in `model`: first every deployment by name and aliases, then every deployed card.
 
@@ -81,28 +91,36 @@ def _models(
         return ()
     models: list[ServedModel] = []
     taken: set[str] = set()
+    fetching = _fetching(picture)
     active = [d for _, d in sorted(fleet.deployments.items()) if not d.suspend]
     for deployment in active:
         names = (str(deployment.name), *deployment.aliases)
-        models.append(_served(picture, fleet.cards[deployment.model], [deployment], names, deployments, None))
+        routes = placed.routes.get(deployment.name, ())
+        card = fleet.cards[deployment.model]
+        models.append(
+            _served(card, [deployment], names, routes, deployments, _progress(placed, card, routes, fetching))
+        )
         taken.update(names)
+    users: dict[CardName, list[Deployment]] = {}
+    for deployment in active:
+        users.setdefault(deployment.model, []).append(deployment)
     for name, card in sorted(fleet.cards.items()):
-        owners = [d for d in active if d.model == name]
+        owners = users.get(name, [])
         names = tuple(n for n in dict.fromkeys((str(name), card.model_id)) if n not in taken)
         if owners and names:
-            models.append(_served(picture, card, owners, names, deployments, name))
+            routes = tuple(r for d in owners for r in placed.routes.get(d.name, ()) if r.model == name)
+            models.append(_served(card, owners, names, routes, deployments, _progress(placed, card, routes, fetching)))
     return tuple(models)
 
 
 def _served(
-    picture: Picture,
     card: Card,
     owners: Sequence[Deployment],
     names: tuple[str, ...],
+    routes: tuple[Route, ...],
     deployments: Mapping[str, tuple[Condition, ...]],
-    only: CardName | None,
+    progress: str,
 ) -> ServedModel:
-    routes = tuple(route for d in owners for route in _routes(picture, d, only))
     problems = [deployments[str(d.name)][0].message for d in owners if str(d.name) in deployments]
     return ServedModel(
         card=card,
@@ -110,41 +128,31 @@ def _served(
         names=names,
         routes=routes,
         not_ready="" if any(r.ready for r in routes) else "; ".join(problems),
-        progress=_progress(picture, routes, content_key(card)),
+        progress=progress,
         max_context_tokens=max((r.context_tokens for r in routes), default=0),
     )
 
 
-def _routes(picture: Picture, deployment: Deployment, only: CardName | None) -> list[Route]:
-    routes = []
-    for uid, facts in sorted(picture.runners.items()):
-        if facts.launch.deployment != deployment.name or only not in (None, facts.launch.model):
-            continue
-        routes.append(
-            Route(
-                uid=uid,
-                deployment=deployment.name,
-                node=picture.node,
-                ready=uid in picture.routable and facts.link is Link.CONNECTED,
-                running=facts.running,
-                waiting=facts.waiting,
-                concurrency=facts.launch.concurrency,
-                context_tokens=facts.launch.context_tokens,
-                content_hash=facts.launch.content_hash,
-                queue_max=facts.launch.queue_max,
-            )
-        )
-    return routes
+def _fetching(picture: Picture) -> dict[str, str]:
+    """Content key → how far its files are: here, or on the first node that is fetching them."""
+    found = {}
+    for name, share in sorted(picture.shares.items(), reverse=True):
+        if picture.live(name):
+            for content, f in share.fetching.items():
+                found[content] = f"fetching {f.done_bytes}/{f.total_bytes} bytes on {name}"
+    for content, facts in picture.weights.items():
+        if facts.active:
+            found[content] = f"fetching {facts.done_bytes}/{facts.total_bytes} bytes"
+    return found
 
 
-def _progress(picture: Picture, routes: Sequence[Route], content: str) -> str:
-    weights = picture.weights.get(content)
-    if weights is not None and weights.active:
-        return f"fetching {weights.done_bytes}/{weights.total_bytes} bytes"
+def _progress(placed: Placed, card: Card, routes: Sequence[Route], fetching: Mapping[str, str]) -> str:
+    found = fetching.get(content_key(card)) if fetching else None
+    if found is not None:
+        return found
     for route in routes:
-        record = picture.ledger.record(route.uid)
-        if record.phase in (Phase.LOADING, Phase.WARMING, Phase.STARTING):
-            return f"{record.phase.value} {picture.runners[route.uid].load_share:.0%}"
+        if route.uid in placed.loading:
+            return placed.loading[route.uid]
     return ""
 
 
@@ -178,21 +186,37 @@ class Reasons(Mapping[str, tuple[str, ...]]):
 _Lines = Mapping[str, tuple[str, ...]]
 
 
-def _why(picture: Picture, states: States) -> _Lines:
+def _why(picture: Picture, placed: Placed) -> Mapping[str, tuple[str, ...]]:
     reasons: dict[str, list[str]] = {}
-    for uid, conditions in states.items():
-        placement = resources.known_placements(picture).get(uid)
-        facts = picture.runners.get(uid)
-        owner = placement.deployment if placement else facts.launch.deployment if facts else None
-        if not conditions:
+    for placement in placed.placements:
+        if not placement.conditions:
             continue
-        line = f"placement {uid}: {picture.ledger.record(uid).phase.value}: {conditions[0].message}"
-        reasons.setdefault(uid, []).append(line)
-        if owner is not None:
-            reasons.setdefault(owner, []).append(line)
-    stalled = [c.message for c in picture.source if c.type.value == "Stalled" and c.status.value == "True"]
+        status = placement.status
+        where = "" if status["node"] == picture.node else f" on {status['node']}"
+        line = f"placement {placement.name}{where}: {status['phase']}: {placement.conditions[0].message}"
+        reasons.setdefault(placement.name, []).append(line)
+        if status["deployment"] is not None:
+            reasons.setdefault(str(status["deployment"]), []).append(line)
+    said = (*picture.source, *picture.cautions)
+    stalled = [c.message for c in said if c.type is ConditionType.STALLED and c.status is Status.TRUE]
     reasons.setdefault(picture.node, []).extend(stalled or [f"commit {picture.accepted or 'none'} is accepted"])
     if picture.fleet is not None:
-        reasons.setdefault(picture.fleet.name, []).extend(stalled or reasons[picture.node][-1:])
+        mine = stalled or reasons[picture.node][-1:]
+        notes = [f"waits for {n.on}: {n.message}" for n in picture.notes]
+        reasons.setdefault(picture.fleet.name, []).extend((*mine, *notes))
+        for name in picture.fleet.nodes.keys() - {picture.node}:
+            reasons.setdefault(name, []).append(_why_node(picture, placed, name))
     known = {name: tuple(lines) for name, lines in reasons.items()}
     return Reasons(picture.why, map(str, picture.fleet.deployments) if picture.fleet else (), known)
+
+
+def _why_node(picture: Picture, placed: Placed, name: NodeName) -> str:
+    absence, share = placed.absences.get(name), picture.shares.get(name)
+    if absence is not None:
+        return absence[0].message
+    if share is None:
+        return f"node {name} is there, and nothing that can be read was heard of it"
+    stalled = [
+        c.message for c in share.machine.conditions if c.type is ConditionType.STALLED and c.status is Status.TRUE
+    ]
+    return "; ".join(stalled) or f"commit {share.accepted or 'none'} is accepted"

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from skulk.core import errors
@@ -74,10 +75,40 @@ class FakeRepo:
     async def tree(self, commit: CommitId) -> tuple[TreeFile, ...]:
         if commit in self.unreadable:
             raise errors.Transient(errors.SRC_CORRUPT, f"commit {commit[:12]} is not in the mirror")
+        if commit not in self.trees:
+            raise errors.Transient(errors.SRC_UNREACHABLE, f"commit {commit[:12]} is not local")
         return self.trees[commit]
 
     async def changed(self) -> None:
         await asyncio.get_running_loop().create_future()
+
+    async def bundle(self, commit: CommitId, have: frozenset[CommitId]) -> bytes:
+        if commit not in self.trees:
+            raise errors.Transient(errors.SRC_UNREACHABLE, f"commit {commit[:12]} is not local")
+        there = {a for known in have if known in self.trees for a in self._ancestors(known)}
+        new = [c for c in reversed(self._ancestors(commit)) if c not in there]
+        files = {c: {f.path: f.data.decode() for f in self.trees[c]} for c in new}
+        return json.dumps([[c, self.parents[c], files[c]] for c in new]).encode()
+
+    async def unbundle(self, commit: CommitId, data: bytes) -> None:
+        """The ids are digests here too: whatever was changed on the way is noticed."""
+        if commit in self.trees:
+            return
+        incoming = FakeRepo()
+        incoming.trees, incoming.parents = dict(self.trees), dict(self.parents)
+        try:
+            made = [incoming.commit(files, parent=parent, rewrite=True) == c for c, parent, files in json.loads(data)]
+        except (ValueError, TypeError, AttributeError):
+            made = [False]
+        history = set(incoming._ancestors(commit))
+        # Complete, and nothing else came along.
+        if not all(made) or not history <= incoming.trees.keys() <= history | self.trees.keys():
+            raise errors.Refused(errors.SRC_BUNDLE, f"no usable bundle of commit {commit[:12]}")
+        self.trees, self.parents = incoming.trees, incoming.parents
+
+    async def older(self, commits: Collection[CommitId], than: CommitId) -> frozenset[CommitId]:
+        ancestors = self._ancestors(than) if than in self.trees else []
+        return frozenset(c for c in commits if c != than and c in ancestors)
 
 
 @dataclass(slots=True)

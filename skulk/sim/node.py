@@ -1,25 +1,72 @@
-"""One simulated node: the real source loop and node loop on fake ports, with a daemon that can die and return."""
+"""One simulated node: the real source loop, node loop and coordination on fake ports, with a daemon that can die and
+return. Several of them on one simulated network are a fleet: there the planes are the real ones as well, and only the
+transport below them, the repository and the machines are not."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 
-from skulk.core.domain import BootId, ConditionType, NodeName, PlacementUid, Status
+from skulk.core.coordination.planes_report import decode_question
+from skulk.core.domain import (
+    BootId,
+    CommitId,
+    ConditionType,
+    GenerationRequest,
+    Life,
+    NodeName,
+    Owner,
+    PlacementUid,
+    Status,
+)
+from skulk.core.errors import RUN_LOST, RequestError
+from skulk.core.ports import Generation
 from skulk.core.reconcile.acceptance import SourcePolicy
+from skulk.node.coordination import Coordination
+from skulk.node.exchange import CommitExchange
 from skulk.node.loop import NodeLoop, Ports
+from skulk.node.network import FleetPlanes, Network
 from skulk.node.source import SourceLoop
 from skulk.sim.clock import VirtualClock
 from skulk.sim.fakes import FakeHost, FakeJournal, FakeProbe, FakeRepo, FakeWeights
+from skulk.sim.planes import SimNetwork, sim_planes
+
+
+class _Host:
+    """Simulated runners answer no requests; questions are answered as everywhere."""
+
+    def __init__(self, coordination: Coordination, exchange: CommitExchange) -> None:
+        self._coordination = coordination
+        self._exchange = exchange
+
+    async def take(self, placement: PlacementUid, request: GenerationRequest, owner: Owner) -> Generation:
+        raise RequestError(RUN_LOST, "simulated runners answer no requests", status=502, kind="server_error")
+
+    def answer(self, asker: NodeName, question: bytes) -> bytes:
+        asked = decode_question(question)
+        return self._exchange.answer(asked) if asked.commit is not None else self._coordination.answer()
 
 
 class SimNode:
     """Start with `boot()`; `kill_daemon()` leaves processes, files and journal as a real kill does."""
 
-    def __init__(self, name: str = "demo", *, memory_bytes: int = 16 * 2**30, seed: int = 0) -> None:
+    def __init__(
+        self,
+        name: str = "demo",
+        *,
+        memory_bytes: int = 16 * 2**30,
+        seed: int = 0,
+        network: SimNetwork | None = None,
+        repo: FakeRepo | None = None,
+    ) -> None:
+        """`network`: what it shares with the other nodes, none for a node alone. `repo`: a remote of its own unless
+        given."""
         self.name = NodeName(name)
         self.clock = VirtualClock()
-        self.repo = FakeRepo()
+        self.repo = repo if repo is not None else FakeRepo()
+        self.sim_network = network
+        self.network: Network | None = None
         self.host = FakeHost(self.clock, memory_bytes)
         self.weights = FakeWeights(self.clock, self._wake)
         self.probe = FakeProbe(memory_bytes)
@@ -45,6 +92,10 @@ class SimNode:
         self._boots += 1
         self.host.attach()
         policy = SourcePolicy(namespace="demo", node=self.name)
+        self.coordination = coordination = Coordination(
+            self.name, self.journal, self.clock, self._wake, obtain=self._obtain
+        )
+        exchange = CommitExchange(self.repo, self.clock, hold=coordination.hold_bundles)
         self.source = SourceLoop(
             self.repo,
             self.journal,
@@ -53,19 +104,62 @@ class SimNode:
             jitter=self.random.random,
             wake=self._wake,
             poll_seconds=1.0,
+            in_force=lambda: coordination.in_force,
+            bundle_of=exchange.bundle_of,
         )
         source = self.source
+        if self.sim_network is not None:
+            self._join(self.sim_network, coordination, exchange)
         ports = Ports(self.host, self.weights, self.probe, self.clock)
-        self.loop = NodeLoop(self.name, BootId(f"boot-{self._boots}"), ports, lambda: source.state)
+        self.loop = NodeLoop(self.name, BootId(f"boot-{self._boots}"), ports, lambda: source.state, self.coordination)
         await self.source.restore()
         self.loop.stock_taken = True
         self._tasks = [asyncio.create_task(self.loop.run()), asyncio.create_task(self.source.run())]
+        if self.network is not None:
+            self._tasks.append(asyncio.create_task(self.network.run()))
+
+    def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
+        if self.source is not None:
+            self.source.obtain(commit, holders)
+
+    def _join(self, network: SimNetwork, coordination: Coordination, exchange: CommitExchange) -> None:
+        life = Life(self.name, BootId(f"boot-{self._boots}"), self._boots)
+        source = self.source
+        assert source is not None, "boot() makes it first"
+
+        async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
+            host = _Host(coordination, exchange)
+            planes = sim_planes(network, life, namespace="demo", clock=self.clock, host=host, wake=self._wake)
+            planes.trust(keys)
+            await planes.open()
+            return planes
+
+        def joined(planes: FleetPlanes) -> None:
+            assert self.loop is not None, "the network runs beside the loop"
+            self.loop.join(planes)
+            exchange.join(planes)
+
+        self.network = Network(
+            self.name,
+            opener,
+            self.clock,
+            lambda: source.state.fleet,
+            tls=True,
+            joined=joined,
+            left=lambda: self.loop.part() if self.loop is not None else None,
+        )
 
     async def kill_daemon(self) -> None:
+        if self.sim_network is not None:
+            self.sim_network.crash(self.name)
+        network, self.network = self.network, None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.loop = None
+        if network is not None:
+            # Its tasks are of this process, and must not speak for a dead daemon.
+            await network.close(0.1)
 
     async def run_for(self, seconds: float) -> None:
         """Let virtual time pass; an error of a loop comes out here instead of being lost."""

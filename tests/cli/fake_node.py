@@ -90,11 +90,14 @@ def resources() -> dict[str, list[dict[str, Any]]]:
         "accepted": COMMIT,
         "inForce": COMMIT,
         "nodes": 1,
+        "liveNodes": 1,
+        "coordinator": "demo",
         "deployments": 2,
         "readyDeployments": 1,
     }
     node = {
         "ready": True,
+        "presence": "live",
         "backends": ["mlx", "mlx-cpu"],
         "memoryBytes": 24 * GIB,
         "placedBytes": int(1.5 * GIB),
@@ -104,7 +107,6 @@ def resources() -> dict[str, list[dict[str, Any]]]:
         "arch": "x86_64",
         "participation": "full",
         "problems": [],
-        "presence": "live",
         "health": {
             "state": "degraded",
             "findings": [
@@ -133,6 +135,7 @@ def resources() -> dict[str, list[dict[str, Any]]]:
     }
     runner = {
         "placement": UID,
+        "node": "demo",
         "pid": 4242,
         "phase": "ready",
         "link": "connected",
@@ -152,7 +155,13 @@ def resources() -> dict[str, list[dict[str, Any]]]:
             resource(
                 "cards",
                 "fox-tiny",
-                {"modelId": "skulk/fox-tiny-4bit", "bytes": 1775783, "present": True, "deployments": ["fox-tiny"]},
+                {
+                    "modelId": "skulk/fox-tiny-4bit",
+                    "bytes": 1775783,
+                    "present": True,
+                    "nodes": ["demo"],
+                    "deployments": ["fox-tiny"],
+                },
             ),
             resource(
                 "cards",

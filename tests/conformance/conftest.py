@@ -122,6 +122,7 @@ class RepoWorld:
         self.kind = kind
         self._fake = FakeRepo() if kind == "fake" else None
         self._base = base
+        self._others = 0
         if self._fake is None:
             self._git("init", "--quiet", "--bare", "--initial-branch=main", str(base / "remote.git"), cwd=base)
             self._git("clone", "--quiet", str(base / "remote.git"), str(base / "checkout"), cwd=base)
@@ -146,6 +147,18 @@ class RepoWorld:
         from skulk.adapters.git import GitRepo
 
         return GitRepo(str(self._base / "remote.git"), "main", self._base / "mirror.git")
+
+    def other(self, *, empty: bool = False) -> Any:
+        """The port of another node, whose `head` shows what the source holds now; of one that was never there."""
+        if self._fake is None:
+            from skulk.adapters.git import GitRepo
+
+            self._others += 1
+            return GitRepo(str(self._base / "remote.git"), "main", self._base / f"mirror-{self._others}.git")
+        fake = FakeRepo()
+        if not empty:
+            fake.trees, fake.parents, fake.branch = dict(self._fake.trees), dict(self._fake.parents), self._fake.branch
+        return fake
 
     def commit(self, files: dict[str, str]) -> CommitId:
         """A commit on the branch that holds exactly these files."""

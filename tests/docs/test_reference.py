@@ -163,6 +163,15 @@ VALUES = {
     "logLevel": "debug",
     "listen.host": "127.0.0.9",
     "listen.port": "1234",
+    "planes.listen": '["tcp/127.0.0.1:9"]',
+    "planes.mode": "peer",
+    "planes.ca": "/somewhere",
+    "planes.certificate": "/somewhere",
+    "planes.key": "/somewhere",
+    "planes.verifyNames": "false",
+    "planes.allowPlain": "true",
+    "planes.leaseMs": "1234",
+    "planes.seeds": '["tcp/127.0.0.1:9"]',
     "source.directory": "/somewhere",
     "source.branch": "other",
     "source.path": "other",
@@ -172,6 +181,13 @@ VALUES = {
     "source.allowForcePush": "true",
     "source.timeoutSeconds": "12.5",
     "source.pollSeconds": "12.5",
+    "webhook.secretFile": "/somewhere",
+    "webhook.secretEnv": "SOMETHING",
+}
+# What a key cannot be given without.
+BESIDES = {
+    **dict.fromkeys(("planes.ca", "planes.certificate", "planes.key"), 'ca = "a"\ncertificate = "b"\nkey = "c"\n'),
+    "planes.seeds": 'listen = ["tcp/127.0.0.1:8"]\n',
 }
 
 
@@ -182,7 +198,8 @@ def test_a_key_can_be_given_by_the_variable_that_the_page_names(
     for name in [name for name in os.environ if name.startswith("SKULK_")]:
         monkeypatch.delenv(name)
     source = "" if key == "source.directory" else '[source]\nurl = "/remote"\n'
-    (tmp_path / "node.toml").write_text(("" if key == "name" else 'name = "node"\n') + source)
+    besides = f"[{key.split('.')[0]}]\n{BESIDES[key]}" if key in BESIDES else ""
+    (tmp_path / "node.toml").write_text(("" if key == "name" else 'name = "node"\n') + source + besides)
 
     def value() -> object:
         found: Any = load_config(tmp_path / "node.toml").model_dump(by_alias=True)

@@ -190,6 +190,7 @@ class FakeServing:
         self.log_gate: Gate | None = None
         self.log_closed: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.resets: list[str] = []
+        self.pokes = 0
 
     def view(self) -> FleetView:
         return self._view
@@ -239,6 +240,9 @@ class FakeServing:
     async def reset(self, name: str) -> int:
         self.resets.append(name)
         return 2
+
+    def poke(self) -> None:
+        self.pokes += 1
 
 
 class Listener:

@@ -17,6 +17,7 @@ from skulk.core.ports import FileKind, TreeFile
 
 HERE = Path(__file__).parent / "corpus"
 A, B = "a" * 64, "b" * 64
+KEY = f'"ed25519:{"A" * 43}="'
 
 PATHS = {
     "fleet": "fleet/fleet.yaml",
@@ -239,6 +240,8 @@ def fleet_cases() -> list[Case]:
     node = text_of(GOOD["node"])
     card = text_of(GOOD["modelcard"])
     two = NODE_HEAD + "  ordinal: 2\n"
+    two_at = _node(two + "  address: host.lan:52416\n")
+    two_signed = _node(f"{two}  publicKey: {KEY}\n")
     hub = edited("modelcard", "spec.source", "{hub: a/b}")
     long = edited("modelcard", "spec.contextLength", "100")
     capped = edited("modelcard", "spec.placement", "{maxContextTokens: 100}") + "  contextLength: 200\n"
@@ -255,6 +258,10 @@ def fleet_cases() -> list[Case]:
         _case("two deployments of one name", "204", file("fleet/deployments/z.yaml", _deployment("chat", "fox"))),
         _case("two cards of one name", "204", file("cards/b/card.yaml", _card("fox"))),
         _case("two nodes of one ordinal", "205", _node(NODE_HEAD + "  ordinal: 1\n")),
+        _case(
+            "two nodes of one endpoint", "216", file(PATHS["node"], edited("node", "spec.address", "Host.lan")), two_at
+        ),
+        _case("two nodes of one key", "217", file(PATHS["node"], edited("node", "spec.publicKey", KEY)), two_signed),
         _case("an unknown card", "206", file("fleet/deployments/z.yaml", _deployment("z", "fxo"))),
         _case(
             "an alias that is another card's name",

@@ -11,6 +11,7 @@ from skulk.core.domain import (
     HubSource,
     LocalSource,
     Participation,
+    Quorum,
     Reasoning,
     Scope,
     Spread,
@@ -22,6 +23,7 @@ C = "c" * 64
 KEY = f'[{{name: bob, sha256: "{C}", scopes: [inference, admin]}}]'
 KEYS = (AccessKey("bob", C, (Scope.INFERENCE, Scope.ADMIN)),)
 FILES = f'[{{path: b.bin, bytes: 9, sha256: "{C}"}}]'
+PUBLIC = f"ed25519:{'c' * 43}="
 NODE, DEPLOYMENT, CARD = "nodes/one", "deployments/chat", "cards/fox"
 
 LANDS: dict[str, tuple[str, str, object]] = {
@@ -39,10 +41,13 @@ LANDS: dict[str, tuple[str, str, object]] = {
     "fleet.spec.defaults.contextTokens": ("99", f"{DEPLOYMENT}/context_tokens", 99),
     "fleet.spec.defaults.concurrency": ("3", f"{DEPLOYMENT}/concurrency", 3),
     "fleet.spec.defaults.strategy": ("stop-first", f"{DEPLOYMENT}/strategy", UpdateStrategy.STOP_FIRST),
+    "fleet.spec.coordination.quorum": ("majority", "quorum", Quorum.MAJORITY),
+    "fleet.spec.network.tlsRequired": ("{tlsRequired: true}", "tls_required", True),
     "fleet.spec.logging.level": ("debug", "log_level", "debug"),
     "node.metadata.name": ("other", "nodes/other/name", "other"),
     "node.spec.ordinal": ("9", f"{NODE}/ordinal", 9),
     "node.spec.address": ("mac.local", f"{NODE}/address", "mac.local"),
+    "node.spec.publicKey": (f'"{PUBLIC}"', f"{NODE}/public_key", PUBLIC),
     "node.spec.platform.os": ("macos", f"{NODE}/os", "macos"),
     "node.spec.platform.arch": ("arm64", f"{NODE}/arch", "arm64"),
     "node.spec.labels": ("{rack: r1}", f"{NODE}/labels", {"rack": "r1"}),
@@ -166,6 +171,7 @@ LANDS: dict[str, tuple[str, str, object]] = {
 }
 
 EDITED_AT: dict[str, str] = {
+    "fleet.spec.network.tlsRequired": "fleet.spec.network",
     "fleet.spec.access.keys[].name": "fleet.spec.access.keys",
     "fleet.spec.access.keys[].sha256": "fleet.spec.access.keys",
     "fleet.spec.access.keys[].scopes[]": "fleet.spec.access.keys",

@@ -64,17 +64,14 @@ def test_every_named_test_exists(place: str) -> None:
 
 # A value of the right shape that asks for what the field is about.
 ASKS: dict[str, str] = {
-    "fleet.spec.coordination.quorum": "majority",
     "fleet.spec.store.nodes": "[one]",
     "fleet.spec.store.path": "models",
     "fleet.spec.store.upstream": "false",
     "fleet.spec.store.keepRecent": "1GiB",
     "fleet.spec.network.interfacePreference": "[en0]",
-    "fleet.spec.network.tlsRequired": "true",
     "fleet.spec.version": '"1.0"',
     "fleet.spec.requests": "session",
     "fleet.spec.tracing.enabled": "true",
-    "node.spec.publicKey": "abc",
     "node.spec.sshHostKey": "abc",
     "deployment.spec.placement.minNodes": "2",
     "deployment.spec.placement.maxNodes": "2",

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from skulk.adapters.zenoh.settings import LEASE_MS, TlsFiles
 from skulk.core.errors import InvalidInput
 from skulk.node.config import load_config
 
 BASE = 'name = "node-1"\nstateDir = "state"\n[source]\nurl = "/remote.git"\npollSeconds = 3.0\n'
+PLANES = BASE + '[planes]\nlisten = ["tcp/127.0.0.1:52416"]\n'
+CERTIFICATES = 'ca = "ca.pem"\ncertificate = "~/node-1.pem"\nkey = "/etc/node-1.key"\n'
 
 
 @pytest.fixture
@@ -61,6 +64,15 @@ def test_variables_without_the_prefix_are_nobodys_business(toml: Path):
         pytest.param('memoryCap = "0 B"\n' + BASE, "memoryCap", id="no-memory-at-all"),
         pytest.param("name = [", "node.toml", id="not-toml"),
         pytest.param("source = 3\n", "source", id="no-table"),
+        pytest.param(PLANES + 'key = "a"\n', "needed together", id="half-of-the-certificates"),
+        pytest.param(BASE + '[planes]\nseeds = ["tcp/127.0.0.1:1"]\n', "without listen", id="seeds-for-nothing"),
+        pytest.param(PLANES + 'mode = "star"\n', "planes.mode", id="unknown-mode"),
+        pytest.param(PLANES + "leaseMs = 10\n", "planes.leaseMs", id="lease-too-short"),
+        pytest.param(PLANES + 'seeds = ["10.0.0.1:1"]\n', "SK-PLN-003", id="no-endpoint"),
+        pytest.param(PLANES + 'seeds = ["tls/10.0.0.1:1"]\n', "SK-PLN-003", id="tls-without-certificates"),
+        pytest.param(PLANES + 'seeds = ["tcp/10.0.0.1:1"]\n', "SK-PLN-001", id="plain-beyond-loopback"),
+        pytest.param(PLANES.replace("tcp/127.0.0.1", "tcp/0.0.0.0"), "SK-PLN-001", id="plain-for-everybody"),
+        pytest.param(PLANES + CERTIFICATES, "SK-PLN-003", id="plain-although-there-are-certificates"),
     ],
 )
 def test_a_mistake_names_the_file_and_the_key(toml: Path, text: str, named: str):
@@ -79,3 +91,35 @@ def test_a_mistake_in_the_environment_names_the_variable(toml: Path):
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(InvalidInput, match="SK-CFG-002"):
         load_config(tmp_path / "none.toml", {})
+
+
+# --- planes -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_word_a_node_is_alone(toml: Path):
+    assert load_config(toml, {}).planes.listen == ()
+
+
+def test_certificates_are_found_and_endpoints_dialled_once(toml: Path):
+    text = PLANES.replace("tcp/127.0.0.1", "tls/0.0.0.0") + CERTIFICATES
+    toml.write_text(text + 'mode = "peer"\nverifyNames = false\nleaseMs = 5000\nseeds = ["tls/a:1"]\n')
+    settings = load_config(toml, {}).plane_settings(["tls/b:1", "tls/a:1"])
+    assert settings.tls == TlsFiles(
+        toml.parent / "ca.pem", Path.home() / "node-1.pem", Path("/etc/node-1.key"), verify_names=False
+    )
+    assert (settings.listen, settings.dial) == (("tls/0.0.0.0:52416",), ("tls/a:1", "tls/b:1"))
+    assert (settings.mode, settings.lease_ms, settings.namespace) == ("peer", 5000, "default")
+
+
+def test_plain_planes_leave_loopback_only_when_the_file_says_so(toml: Path):
+    toml.write_text(PLANES)
+    config = load_config(toml, {})
+    assert config.plane_settings(["tcp/127.0.0.1:52426"]).tls is None
+    with pytest.raises(InvalidInput, match="SK-PLN-001"):
+        config.plane_settings(["tcp/10.0.0.3:52416"])
+    toml.write_text(PLANES.replace("127.0.0.1", "10.0.0.2") + "allowPlain = true\n")
+    assert load_config(toml, {}).plane_settings(["tcp/10.0.0.3:52416"]).allow_plain
+
+
+def test_the_lease_is_the_planes_own_unless_the_file_says_otherwise(toml: Path):
+    assert load_config(toml, {}).planes.lease_ms == LEASE_MS

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from skulk.core.domain import BootId, FleetView, NodeName, Owner, PlacementUid, Resource
+from skulk.core.domain import BootId, DeploymentName, FleetView, NodeName, Owner, PlacementUid, Resource
 from skulk.core.errors import RequestError
 from skulk.node.serving import NodeServing
 from skulk.sim.clock import VirtualClock, run
@@ -21,7 +21,7 @@ class Logs:
 
 
 def serving(reset: list[frozenset[PlacementUid]]) -> NodeServing:
-    def record(uids: frozenset[PlacementUid]) -> int:
+    def record(uids: frozenset[PlacementUid], _deployments: frozenset[DeploymentName]) -> int:
         reset.append(uids)
         return len(uids)
 

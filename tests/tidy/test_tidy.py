@@ -21,7 +21,10 @@ FILE_BYTES_MAX = 1024 * 1024
 FORBIDDEN_NAMES = frozenset({"utils", "util", "common", "helper", "helpers", "manager", "handler", "misc"})
 # Written in pieces, so that this file does not name them itself.
 MACHINE_PATHS = tuple("/" + name + "/" for name in ("root", "work"))
-DECISIONS = ("planner", "reconcile", "manifests", "dialects", "memory.py", "routing.py", "wire", "formats")
+DECISIONS = (
+    *("planner", "reconcile", "manifests", "dialects", "wire", "formats"),
+    *("memory.py", "routing.py", "webhooks.py"),
+)
 
 
 @cache

@@ -109,6 +109,10 @@ def environment(*, network: bool, extra: Mapping[str, str] | None = None) -> dic
     }
 
 
+class AnswerTooLong(Transient):
+    """git had more to say than the caller wanted to hear."""
+
+
 async def git(
     *arguments: str,
     timeout_seconds: float,
@@ -121,7 +125,7 @@ async def git(
 ) -> Output:
     """Run `git [-c setting…] [--git-dir=mirror] arguments…` to its end.
 
-    Raises Transient SRC_TIMEOUT past the deadline (the whole process group is gone by then) and for an answer over
+    Raises Transient SRC_TIMEOUT past the deadline (the whole process group is gone by then), AnswerTooLong over
     `stdout_bytes_max`; Terminal SRC_UNREACHABLE when there is no git program. A non-zero status is no exception.
     """
     command = ["git"]
@@ -182,7 +186,7 @@ async def _collect(stream: asyncio.StreamReader | None, bytes_max: int, *, overf
         if len(kept) + len(chunk) <= bytes_max:
             kept += chunk
         elif overflow_ends:
-            raise Transient(SRC_UNREACHABLE, f"git answered more than {bytes_max} bytes")
+            raise AnswerTooLong(SRC_UNREACHABLE, f"git answered more than {bytes_max} bytes")
     return bytes(kept)
 
 

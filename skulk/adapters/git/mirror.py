@@ -13,7 +13,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from skulk.adapters.git.command import git
@@ -70,7 +70,32 @@ class Mirror:
         )
         return output.ok and output.stdout.strip() == b"true"
 
+    async def fill(self, put: Callable[[Path], Awaitable[None]]) -> None:
+        """Let `put` bring objects into the mirror while nobody else writes. Where there is none yet, it fills a new
+        one, which is put in place when it has succeeded. Raises what `put` raises, SRC_TIMEOUT, SRC_DISK."""
+        async with self._lock():
+            try:
+                if await self._usable():
+                    await put(self.directory)
+                else:
+                    async with self._fresh() as repository:
+                        await put(repository)
+            except OSError as error:
+                raise self._disk_error(error) from error
+
     async def _make_anew(self) -> CommitId:
+        await self._find_branch()
+        async with self._fresh() as repository:
+            failure = await self._fetch(repository, self._timeout_seconds * FIRST_FETCH_FACTOR)
+            if failure is not None:
+                raise failure.error
+            commit = await self._tip(repository)
+        self._suspect = False
+        return commit
+
+    @contextlib.asynccontextmanager
+    async def _fresh(self) -> AsyncIterator[Path]:
+        """An empty bare repository beside the mirror, which takes its place when the body ends without an error."""
         parent, name = self.directory.parent, self.directory.name
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +106,6 @@ class Mirror:
             raise self._disk_error(error) from error
         try:
             repository = fresh / "mirror.git"
-            await self._find_branch()
             # An empty template: no hooks, no info/ files of the machine's git installation.
             output = await git(
                 "init", "--quiet", "--bare", "--template=", "--initial-branch=none", str(repository),
@@ -89,10 +113,7 @@ class Mirror:
             )  # fmt: skip
             if not output.ok:
                 raise network_error(output, self._location.label)
-            failure = await self._fetch(repository, self._timeout_seconds * FIRST_FETCH_FACTOR)
-            if failure is not None:
-                raise failure.error
-            commit = await self._tip(repository)
+            yield repository
             if self.directory.is_symlink() or self.directory.exists():
                 self.directory.replace(fresh / "damaged.git")
             repository.replace(self.directory)
@@ -100,8 +121,6 @@ class Mirror:
             raise self._disk_error(error) from error
         finally:
             await asyncio.to_thread(shutil.rmtree, fresh, ignore_errors=True)
-        self._suspect = False
-        return commit
 
     async def _find_branch(self) -> None:
         """Ask what branches there are. Raises SRC_EMPTY, SRC_NO_BRANCH, or why the remote gave no answer."""

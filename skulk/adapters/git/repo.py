@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Collection
 from pathlib import Path
 
+from skulk.adapters.git.bundles import known_commits, read_bundle, write_bundle
 from skulk.adapters.git.command import git
 from skulk.adapters.git.failures import mirror_error
 from skulk.adapters.git.location import check_branch, check_path, locate
@@ -18,7 +20,7 @@ from skulk.adapters.git.selection import display
 from skulk.adapters.git.signatures import Keys, unsigned_commits
 from skulk.adapters.git.tree import read_tree
 from skulk.core.domain import CommitId, VerifyMode
-from skulk.core.errors import SRC_CORRUPT, SRC_UNREACHABLE, SkulkError, Transient
+from skulk.core.errors import SRC_BUNDLE, SRC_CORRUPT, SRC_UNREACHABLE, Refused, SkulkError, Transient
 from skulk.core.ports import CommitFacts, TreeFile
 
 # Architecture §10: a fetch of a few manifests takes a tenth of a second, so 30 s means that something hangs.
@@ -90,6 +92,40 @@ class GitRepo:
         """Never returns: only polling finds a push."""
         await asyncio.get_running_loop().create_future()
 
+    async def bundle(self, commit: CommitId, have: frozenset[CommitId]) -> bytes:
+        """The objects of a local commit that a holder of `have` lacks. Raises SRC_UNREACHABLE (not local),
+        SRC_BUNDLE_SIZE, SRC_CORRUPT, SRC_TIMEOUT."""
+        try:
+            await self._require(commit)
+            known = await known_commits(self._mirror.directory, _ids(have), self.label, self._timeout_seconds)
+            return await write_bundle(self._mirror.directory, commit, known, self.label, self._timeout_seconds)
+        except SkulkError as error:
+            raise self._noted(error) from error.__cause__
+
+    async def unbundle(self, commit: CommitId, data: bytes) -> None:
+        """Take in another node's bundle. It also works before the remote was ever reached, with a bundle of the whole
+        history. Raises SRC_BUNDLE (not usable; nothing has changed), SRC_BUNDLE_SIZE, SRC_TIMEOUT, SRC_DISK."""
+        if not _COMMIT.fullmatch(commit):
+            raise Refused(SRC_BUNDLE, f"{commit!r} is no commit of a git source")
+
+        async def put(repository: Path) -> None:
+            if not await known_commits(repository, (commit,), self.label, self._timeout_seconds):
+                await read_bundle(repository, commit, data, self.label, self._timeout_seconds)
+
+        await self._mirror.fill(put)
+
+    async def older(self, commits: Collection[CommitId], than: CommitId) -> frozenset[CommitId]:
+        """Proper ancestors of `than` among `commits`. Raises SRC_CORRUPT, SRC_TIMEOUT."""
+        try:
+            known = await known_commits(
+                self._mirror.directory, _ids({*commits, than}), self.label, self._timeout_seconds
+            )
+            if than not in known:
+                return frozenset()
+            return frozenset([c for c in known if c != than and await self._is_ancestor(c, than)])
+        except SkulkError as error:
+            raise self._noted(error) from error.__cause__
+
     async def _facts(self, commit: CommitId, accepted: CommitId | None, verify: VerifyMode) -> CommitFacts:
         subject, author, committed_at = await self._describe(commit)
         descends, is_ancestor, since = True, False, None
@@ -148,3 +184,8 @@ class GitRepo:
         if error.code is SRC_CORRUPT:
             self._mirror.suspect()
         return error
+
+
+def _ids(commits: Collection[CommitId]) -> tuple[CommitId, ...]:
+    """Without what is no git commit id: nothing else reaches git."""
+    return tuple(sorted(commit for commit in commits if _COMMIT.fullmatch(commit)))

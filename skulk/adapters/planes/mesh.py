@@ -20,6 +20,7 @@ from skulk.adapters.planes.served import ServedStreams
 from skulk.adapters.planes.transport import Reply, Traffic, Transport, Wiring
 from skulk.core.domain import (
     BootId,
+    Document,
     GenerationRequest,
     Life,
     NodeName,
@@ -37,6 +38,7 @@ from skulk.core.wire.planes_documents import (
     Documents,
     announcement_from_bytes,
     document_envelope,
+    document_purpose,
 )
 from skulk.core.wire.planes_members import PULSE, READING_SECONDS, Membership
 from skulk.core.wire.planes_messages import (
@@ -101,6 +103,8 @@ class Planes:
         self._members = Membership(me)
         self._documents = Documents(self._fleet)
         self._published: dict[Topic, tuple[bytes, bytes]] = {}
+        self._reported: dict[str, bytes] = {}
+        self._changes = 0
         self._seq = 0
         self._held: dict[str, bytes] = {}
         self._calls = Calls(self._fleet, me, identity.sign, transport, clock, self._refuse)
@@ -157,6 +161,7 @@ class Planes:
         now = self._clock.now()
         return PlanesView(
             me=self._me,
+            changes=self._changes,
             peers=self._members.peers(now),
             documents=self._documents.view(),
             readings=self._members.readings(now),
@@ -165,18 +170,25 @@ class Planes:
             plain=self._identity.plain,
         )
 
-    def publish(self, topic: Topic, body: bytes) -> None:
+    def publish(self, topic: Topic, body: bytes) -> bytes:
         known = self._published.get(topic)
         if known is not None and known[0] == body:
-            return
+            return known[1]
         envelope = document_envelope(self._fleet, topic, self._me, self._next(), body)
         sealed = seal(envelope, self._identity.sign)
         self._published[topic] = (body, sealed)
         self._transport.retain(keys.document(topic, self._me.node), sealed, Traffic.CONTROL)
+        return sealed
+
+    def believed(self, topic: Topic, author: NodeName, sealed: bytes) -> Document | None:
+        found = self._documents.believed(sealed, key=document_purpose(topic), node=author, verify=self._verify)
+        return None if found is None else Document(topic, found.author, found.seq, found.body, sealed)
 
     def report(self, kind: str, values: Mapping[str, object]) -> None:
         key = keys.reading(self._me.node, kind)
         payload = encode_reading(self._me, self._next(), self._clock.now(), values)
+        if kind != PULSE:
+            self._reported[kind] = payload
         self._transport.retain(key, payload, Traffic.TELEMETRY)
 
     def hold(self, bodies: Collection[bytes]) -> None:
@@ -259,6 +271,7 @@ class Planes:
     def on_token(self, key: str, alive: bool) -> None:
         life = keys.live_of(key)
         if life is not None and self._members.token(life, alive, self._clock.now()):
+            self._changes += 1
             self._wake()
 
     def on_message(self, key: str, payload: bytes) -> None:
@@ -285,6 +298,7 @@ class Planes:
             case ["bye", node]:
                 bye = self._documents.believed(payload, key=GOODBYE, node=NodeName(node), verify=self._verify)
                 if bye is not None and self._members.goodbye(bye.author):
+                    self._changes += 1
                     self._wake()
             case ["frames", _, _, server, _]:
                 self._owned.on_frames(NodeName(server), decode_frames(payload))
@@ -320,12 +334,18 @@ class Planes:
                     self._served.tick()
                 if now >= repeat_at:
                     repeat_at = now + REPEAT_SECONDS
-                    for topic, (_, sealed) in self._published.items():
-                        self._transport.retain(keys.document(topic, self._me.node), sealed, Traffic.CONTROL)
+                    self._repeat()
                 seen = self._watch(seen, now)
             except Exception:  # noqa: BLE001  (told in the log; the planes must go on)
                 log.error("planes_upkeep_failed", exception=traceback.format_exc())
             await self._clock.sleep(TICK_SECONDS)
+
+    def _repeat(self) -> None:
+        """Send everything again as it is: whoever has it sees by its number that it is nothing new."""
+        for topic, (_, sealed) in self._published.items():
+            self._transport.retain(keys.document(topic, self._me.node), sealed, Traffic.CONTROL)
+        for kind, payload in self._reported.items():
+            self._transport.retain(keys.reading(self._me.node, kind), payload, Traffic.TELEMETRY)
 
     def _watch(self, seen: dict[NodeName, Presence], now: float) -> dict[NodeName, Presence]:
         """End what lost nodes own or serve; wake whoever reads the view when a presence is another one."""
@@ -334,6 +354,7 @@ class Planes:
         self._served.watch(peers)
         presence = {name: peer.presence for name, peer in peers.items()}
         if presence != seen:
+            self._changes += 1
             self._wake()
         return presence
 

@@ -105,14 +105,17 @@ def recorded_pid(place: Place) -> int | None:
 
 
 def signal_group(place: Place, candidates: Iterable[int | None], number: signal.Signals) -> bool:
-    """Signal the process group of a live runner; False when its lock is free and there is nothing to signal.
+    """Signal the process group of a live runner; False when its lock is free, or about to be: nothing to signal.
 
     `candidates` are pids that may be it, likeliest first. Raises Transient(RUN_NO_HELLO) when the lock is held and
     its holder is not recognised: killing a stranger would be worse than waiting.
     """
     if not place.is_held():
         return False
-    group = _proven_group(place, [pid for pid in candidates if pid is not None and pid > 1])
+    known = [pid for pid in candidates if pid is not None and pid > 1]
+    group = _proven_group(place, known)
+    if group is None and any(_is_ending(pid) for pid in known):
+        return False
     if group is None:
         raise Transient(
             RUN_NO_HELLO,
@@ -154,6 +157,17 @@ def _is_runner(pid: int, place: Place, *, exact: bool) -> bool:
 def _is_running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _is_ending(pid: int) -> bool:
+    """The kernel is taking the process apart: its memory is gone, and the command line with it, its files (the lock
+    among them) are about to be."""
+    try:
+        return not psutil.Process(pid).cmdline()
+    except psutil.ZombieProcess:
+        return True
     except psutil.Error:
         return False
 

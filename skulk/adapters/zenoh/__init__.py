@@ -6,17 +6,19 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from skulk.adapters.planes import Identity, Planes
-from skulk.adapters.zenoh.certificates import load_key, public_key_bytes, public_key_text, verifier
+from skulk.adapters.zenoh.certificates import load_key, verifier
 from skulk.adapters.zenoh.session import ZenohTransport
-from skulk.adapters.zenoh.settings import Mode, PlaneSettings, TlsFiles, use_threads
+from skulk.adapters.zenoh.settings import Mode, PlaneSettings, TlsFiles, checked, use_threads
 from skulk.core.domain import Life, NodeName
 from skulk.core.ports import Clock, PlaneHost
+from skulk.core.wire.planes_roster import public_key_bytes, public_key_text
 
 __all__ = [
     "Mode",
     "PlaneSettings",
     "TlsFiles",
     "ZenohTransport",
+    "checked",
     "identity",
     "open_planes",
     "public_key_bytes",

@@ -6,8 +6,6 @@ certificates: the operator's command line does.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,9 +22,6 @@ from skulk.core.domain import NodeName
 from skulk.core.errors import PLN_TLS, InvalidInput
 from skulk.core.wire.envelope import Verify
 
-KEY_BYTES = 32
-"""A raw Ed25519 public key."""
-_TEXT = "ed25519:"
 T = TypeVar("T")
 
 
@@ -69,24 +64,6 @@ def verifier(keys: Mapping[NodeName, bytes]) -> Verify:
         return True
 
     return verify
-
-
-def public_key_text(raw: bytes) -> str:
-    """`ed25519:` and base64: the form of `Node.spec.publicKey`."""
-    return _TEXT + base64.b64encode(raw).decode()
-
-
-def public_key_bytes(text: str) -> bytes:
-    """The inverse. Raises InvalidInput PLN_TLS for another form."""
-    try:
-        raw = base64.b64decode(text.removeprefix(_TEXT), validate=True)
-    except binascii.Error:
-        raw = b""
-    if not text.startswith(_TEXT) or len(raw) != KEY_BYTES:
-        raise InvalidInput(
-            PLN_TLS, f"{text[:80]!r} is not a public key", fix=f"write {_TEXT}BASE64 of {KEY_BYTES} bytes"
-        )
-    return raw
 
 
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -31,12 +31,12 @@ def fleet_yaml(name: str) -> str:
     )
 
 
-def node_yaml(name: str, ordinal: int) -> str:
-    """fleet/nodes/NAME.yaml: a node that reports its own hardware and backends."""
+def node_yaml(name: str, ordinal: int, spec: Mapping[str, Any] | None = None) -> str:
+    """fleet/nodes/NAME.yaml: a node that reports its own hardware and backends; `spec` adds what is known already."""
     return _document(
         "Node",
         name,
-        {"ordinal": ordinal},
+        {"ordinal": ordinal, **(spec or {})},
         depth=2,
         comment="# One machine. `skulk node probe` prints this manifest with the machine's hardware filled in.\n",
     )

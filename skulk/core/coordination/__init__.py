@@ -2,6 +2,7 @@
 
     document      a blueprint with author and members, as bytes; versions, and how epochs are dealt out
     facts         reports, validated commits, what came over the planes
+    planes_report reports and questions as bytes
     state         what a node remembers; what of it must be durable
     actions       what coordination wants done
     membership    settling, absences, patience

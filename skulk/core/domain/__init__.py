@@ -58,6 +58,7 @@ from skulk.core.domain.requests import (
     Tokens,
 )
 from skulk.core.domain.runners import LastWords, Launch, Link, RunnerFacts, RunnerReport, WeightsFacts
+from skulk.core.domain.share import Fetching, Share
 from skulk.core.domain.view import KINDS, Check, Event, FleetView, Resource, Route, ServedModel
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "Document",
     "EngineBuild",
     "Event",
+    "Fetching",
     "Finish",
     "Fleet",
     "FleetView",
@@ -124,6 +126,7 @@ __all__ = [
     "Scope",
     "ServedModel",
     "SessionPlacement",
+    "Share",
     "Spread",
     "Status",
     "Tokens",

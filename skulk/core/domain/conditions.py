@@ -91,6 +91,7 @@ class Reason(StrEnum):
     CONVERGED = "Converged"
     CONVERGING = "Converging"
     LEAVING = "Leaving"
+    NEWER_VERSION = "NewerVersion"
 
 
 @dataclass(frozen=True, slots=True)

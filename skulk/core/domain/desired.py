@@ -121,6 +121,7 @@ class Node:
     name: NodeName
     ordinal: int
     address: str | None = None
+    """HOST or HOST:PORT where others reach its planes; see `skulk.core.wire.planes_roster`."""
     os: str | None = None
     arch: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -131,6 +132,8 @@ class Node:
     cordon: bool = False
     drain: bool = False
     hardware: Hardware | None = None
+    public_key: str | None = None
+    """`ed25519:BASE64`: what it says on the planes counts only under this key."""
 
 
 class UpdateStrategy(StrEnum):
@@ -224,6 +227,8 @@ class Fleet:
     access: Access = Access()
     verify: VerifyMode = VerifyMode.OFF
     """The fleet can only make a node's own verification stricter, never looser."""
+    tls_required: bool = False
+    """No planes without certificates, whatever a node's own configuration allows."""
     log_level: str = "info"
     documents: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """`Kind/name` → the manifest as written (for `get -o yaml`), camelCase."""

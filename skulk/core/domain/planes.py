@@ -35,6 +35,8 @@ class Topic(StrEnum):
     """Which blueprint it holds; the body is fetched by digest."""
     COMMIT = "commit"
     """A hint that the source has a new commit: whoever hears it fetches and verifies for itself."""
+    SHARE = "share"
+    """Its part of the picture that every node shows (`Share`): for people and for routing."""
     REFUSALS = "refusals"
     SESSIONS = "sessions"
 
@@ -72,6 +74,8 @@ class Document:
     author: Life
     seq: int
     body: bytes
+    sealed: bytes = b""
+    """As it travels: what the author signed, and the signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class PlanesView:
     """Everything the planes know now. Read again after every wake-up; nothing in it is an event."""
 
     me: Life
+    changes: int = 0
+    """Grows with every event of the membership, also when the members are the same before and after."""
     peers: Mapping[NodeName, Peer] = field(default_factory=dict)
     documents: Mapping[Topic, Mapping[NodeName, Document]] = field(default_factory=dict)
     readings: Mapping[NodeName, Mapping[str, Reading]] = field(default_factory=dict)

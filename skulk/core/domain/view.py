@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from skulk.core.domain.conditions import Condition, Waiting
 from skulk.core.domain.desired import Access, Card
-from skulk.core.domain.ids import CommitId, ContentHash, DeploymentName, NodeName, PlacementUid
+from skulk.core.domain.ids import CardName, CommitId, ContentHash, DeploymentName, NodeName, PlacementUid
 
 KINDS = ("fleet", "nodes", "deployments", "cards", "placements", "runners")
 """Resource kinds of `skulk get` and `/fleet/v1/{kind}`."""
@@ -39,6 +39,8 @@ class Route:
     context_tokens: int
     content_hash: ContentHash
     queue_max: int = 64
+    model: CardName = CardName("")
+    """The card its runner was started with: while a deployment changes its model, two are under way."""
 
 
 @dataclass(frozen=True, slots=True)

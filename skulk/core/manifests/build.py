@@ -94,6 +94,7 @@ def build_fleet(written: Sequence[Written], commit: CommitId) -> Fleet:
             anonymous=spec.access.anonymous,
         ),
         verify=VerifyMode(spec.source.verify),
+        tls_required=spec.network.tls_required,
         log_level=spec.logging.level,
         documents=MappingProxyType({w.key: w.raw for w in written}),
         places=MappingProxyType({w.key: w.place for w in written}),
@@ -121,6 +122,7 @@ def build_node(manifest: NodeManifest) -> Node:
         cordon=spec.cordon,
         drain=spec.drain,
         hardware=None if spec.hardware is None else _hardware(spec.hardware),
+        public_key=spec.public_key,
     )
 
 

@@ -116,6 +116,12 @@ HUB_SOURCE = _code(
 ENGINE_NOT_COMPATIBLE = _code(
     "215", "the card is not compatible with the deployment's engine", "correct engine.name, or the card"
 )
+DUPLICATE_ENDPOINT = _code("216", "two nodes share an address and port", "give each node its own address or port")
+DUPLICATE_PUBLIC_KEY = _code(
+    "217",
+    "two nodes share a public key",
+    "make a key on each node: `skulk node key`, then `skulk node sign`",
+)
 
 # --- card import --------------------------------------------------------------------------------------------
 IMPORT_NOT_TOML = _code("401", "the card to import is not TOML", "import a TOML model card")
@@ -169,6 +175,8 @@ BEYOND_SCHEMA: tuple[BeyondSchema, ...] = (
             WRONG_PLACE,
             DUPLICATE_NAME,
             DUPLICATE_ORDINAL,
+            DUPLICATE_ENDPOINT,
+            DUPLICATE_PUBLIC_KEY,
             UNKNOWN_CARD,
             NAME_CLASH,
             CONTEXT_ABOVE_CARD,

@@ -6,6 +6,7 @@ others; a reference into a broken file is not called unknown, because its name i
 
 from __future__ import annotations
 
+import ipaddress
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from skulk.core.manifests.kinds import PLACES, kind_at
 from skulk.core.manifests.rules import backends_match, entries, inside
 from skulk.core.manifests.strict_yaml import Mark, Path
 from skulk.core.manifests.structure import Checked, did_you_mean
+from skulk.core.wire.planes_roster import host_and_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ def check_across(sheets: Sheets) -> Iterator[Diagnostic]:
         if kind != "Fleet":
             yield from distinct_names(sheets, kind)
     yield from distinct_ordinals(sheets)
+    yield from distinct_endpoints(sheets)
+    yield from distinct_public_keys(sheets)
     yield from known_cards(sheets)
     yield from known_names(sheets)
     yield from distinct_model_names(sheets)
@@ -130,6 +134,41 @@ def distinct_ordinals(sheets: Sheets) -> Iterator[Diagnostic]:
         if other is not sheet:
             message = f"ordinal {ordinal} is taken by {quoted(other.name)} at {other.place}"
             yield sheet.find(Fault(("spec", "ordinal"), codes.DUPLICATE_ORDINAL, message))
+
+
+def distinct_endpoints(sheets: Sheets) -> Iterator[Diagnostic]:
+    """Two daemons cannot listen in one place: who dials it would reach either."""
+    first: dict[tuple[str, int], Sheet] = {}
+    for sheet in sheets.of("Node"):
+        address = sheet.sound("spec", "address")
+        if not isinstance(address, str):
+            continue
+        host, port = host_and_port(address)
+        other = first.setdefault((_same_host(host), port), sheet)
+        if other is not sheet:
+            message = f"{quoted(host)} port {port} is taken by {quoted(other.name)} at {other.place}"
+            yield sheet.find(Fault(("spec", "address"), codes.DUPLICATE_ENDPOINT, message))
+
+
+def _same_host(host: str) -> str:
+    """One text for all spellings of a host."""
+    try:
+        return ipaddress.ip_address(host).compressed
+    except ValueError:
+        return host.casefold()
+
+
+def distinct_public_keys(sheets: Sheets) -> Iterator[Diagnostic]:
+    """With one key, each of the two could speak in the other's name."""
+    first: dict[str, Sheet] = {}
+    for sheet in sheets.of("Node"):
+        key = sheet.sound("spec", "publicKey")
+        if not isinstance(key, str):
+            continue
+        other = first.setdefault(key, sheet)
+        if other is not sheet:
+            message = f"this is the key of {quoted(other.name)} at {other.place}"
+            yield sheet.find(Fault(("spec", "publicKey"), codes.DUPLICATE_PUBLIC_KEY, message))
 
 
 def known_cards(sheets: Sheets) -> Iterator[Diagnostic]:

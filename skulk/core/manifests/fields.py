@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from skulk.core.manifests import codes
 from skulk.core.manifests.codes import ManifestCode
 from skulk.core.manifests.diagnostics import quoted
+from skulk.core.wire.planes_roster import ADDRESS_PATTERN, PUBLIC_KEY_PATTERN
 
 API_VERSION = "skulk.dev/v1alpha1"
 
@@ -47,7 +48,6 @@ MODEL_NAME_PATTERN = "^[A-Za-z0-9]([A-Za-z0-9._:/-]{0,126}[A-Za-z0-9])?$"
 HUB_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 BACKEND_PATTERN = "^[a-z][a-z0-9_]{0,31}(-[a-z0-9_]{1,31})?$"
 REVISION_PATTERN = "^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$"
-ADDRESS_PATTERN = "^[A-Za-z0-9:]([A-Za-z0-9.:%_-]{0,252})$"
 
 # Long enough for every real path of a model repository, short enough for every file system.
 PATH_CHARACTERS_MAX = 255
@@ -123,7 +123,17 @@ Revision = Annotated[
     str,
     *_matching(REVISION_PATTERN, codes.BAD_TEXT, "is not a revision: use letters, digits and . _ / - (at most 128)"),
 ]
-Address = Annotated[str, *_matching(ADDRESS_PATTERN, codes.BAD_TEXT, "is not a host name or IP address")]
+Address = Annotated[
+    str, *_matching(ADDRESS_PATTERN, codes.BAD_TEXT, "is not an address: write HOST, HOST:PORT or [IPV6]:PORT")
+]
+PublicKey = Annotated[
+    str,
+    *_matching(
+        PUBLIC_KEY_PATTERN,
+        codes.BAD_TEXT,
+        "is not a public key: write ed25519: and 32 bytes in base64, as `skulk node sign` does",
+    ),
+]
 
 Text = Annotated[str, Field(max_length=TEXT_CHARACTERS_MAX)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]

@@ -58,7 +58,8 @@ class Coordination(Manifest):
     """How nodes agree on who publishes blueprints."""
 
     quorum: Literal["none", "majority"] = Field(
-        default="none", description="How many declared nodes must be present before blueprints are published."
+        default="none",
+        description="How many declared nodes must have answered before a blueprint is published.",
     )
 
 
@@ -100,7 +101,9 @@ class Network(Manifest):
     interface_preference: Texts = Field(
         default_factory=list, description="Network interfaces to prefer between nodes, best first."
     )
-    tls_required: bool = Field(default=False, description="Refuse planes without certificates.")
+    tls_required: bool = Field(
+        default=False, description="Refuse planes without certificates, even where node.toml allows them."
+    )
 
 
 class Defaults(Manifest):

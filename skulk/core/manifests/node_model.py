@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from skulk.core.manifests.fields import Address, Backends, Labels, Manifest, Quantity, Text
+from skulk.core.manifests.fields import Address, Backends, Labels, Manifest, PublicKey, Quantity, Text
 from skulk.core.manifests.metadata import Envelope
 
 # Ordinals only ever grow; this is far beyond a lifetime of replaced machines.
@@ -50,7 +50,9 @@ class NodeSpec(Manifest):
         description="Unique, ever growing number; decides which of two nodes opens the connection.",
     )
     address: Address | None = Field(
-        default=None, description="Host name or IP address at which others reach the node; shown in its status."
+        default=None,
+        description="Where others reach the node's planes: HOST or HOST:PORT, port 52416 if none is named. "
+        "Absent: nobody dials the node, it dials all others.",
     )
     platform: Platform = Field(
         default_factory=Platform, description="What the machine is; absent: what the node reports holds."
@@ -66,7 +68,10 @@ class NodeSpec(Manifest):
     reserve: Reserve = Field(default_factory=Reserve, description="What Skulk leaves alone.")
     cordon: bool = Field(default=False, description="Keep what runs, take nothing new.")
     drain: bool = Field(default=False, description="Move everything elsewhere, then run nothing.")
-    public_key: Text | None = Field(default=None, description="Key that signs what the node publishes.")
+    public_key: PublicKey | None = Field(
+        default=None,
+        description="Key that signs what the node publishes (ed25519:BASE64); `skulk node sign` writes it.",
+    )
     ssh_host_key: Text | None = Field(default=None, description="SSH host key, for the bootstrap.")
     hardware: Hardware | None = Field(default=None, description="Totals for planning while the machine is not there.")
 

@@ -31,19 +31,14 @@ _MTP = "this version does not speculate with multi-token-prediction heads"
 _SERVED = "this version does not run llama_server's speculation"
 
 NOT_YET: Mapping[str, NotYet] = {
-    "fleet.spec.coordination.quorum": NotYet(
-        "this version does not coordinate several nodes, so there is no majority", ("none",)
-    ),
     "fleet.spec.store.nodes": NotYet(_STORE, ([],)),
     "fleet.spec.store.path": NotYet(_STORE),
     "fleet.spec.store.upstream": NotYet(_STORE, (True,)),
     "fleet.spec.store.keepRecent": NotYet(_STORE),
-    "fleet.spec.network.interfacePreference": NotYet("this version does not connect nodes", ([],)),
-    "fleet.spec.network.tlsRequired": NotYet("this version does not connect nodes", (False,)),
+    "fleet.spec.network.interfacePreference": NotYet("this version does not choose between interfaces", ([],)),
     "fleet.spec.version": NotYet("this version does not update itself"),
     "fleet.spec.requests": NotYet("this version does not take imperative requests", ("deny",)),
     "fleet.spec.tracing.enabled": NotYet("this version does not trace requests", (False,)),
-    "node.spec.publicKey": NotYet("this version does not sign what nodes publish"),
     "node.spec.sshHostKey": NotYet("this version does not bootstrap nodes over SSH"),
     "deployment.spec.placement.minNodes": NotYet(_MULTI_NODE, (1,)),
     "deployment.spec.placement.maxNodes": NotYet(_MULTI_NODE, (1,)),

@@ -39,7 +39,7 @@ def _entry(head: str, child: object, indent: str) -> list[str]:
         return [head, *_mapping(child, indent + STEP)]
     if _is_list(child) and child:
         return [head, *_sequence(child, indent + STEP)]
-    return [f"{head} {_scalar(child)}"]
+    return [f"{head} {scalar_text(child)}"]
 
 
 def _sequence(values: Sequence[object], indent: str) -> list[str]:
@@ -51,7 +51,7 @@ def _sequence(values: Sequence[object], indent: str) -> list[str]:
         elif _is_list(child) and child:
             lines += [f"{indent}-", *_sequence(child, indent + STEP)]
         else:
-            lines.append(f"{indent}- {_scalar(child)}")
+            lines.append(f"{indent}- {scalar_text(child)}")
     return lines
 
 
@@ -59,7 +59,9 @@ def _is_list(value: object) -> TypeGuard[Sequence[object]]:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _scalar(value: object) -> str:
+def scalar_text(value: object) -> str:
+    """One value on one line, quoted where the reader would take it for something else; `{}` and `[]` for empty
+    collections. Raises TypeError for what YAML has no word for."""
     match value:
         case bool():
             return "true" if value else "false"

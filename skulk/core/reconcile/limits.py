@@ -38,6 +38,12 @@ BREAKER_WINDOW_LOADS = 3.0
 FETCH_BACKOFF_SECONDS_MAX = 300.0
 # The prediction may be this much above what is free now: free memory is a noisy figure.
 ADMISSION_TOLERANCE = 0.10
+# Another runner may be about to end; after that a placement that does not fit is refused.
+MEMORY_PATIENCE_SECONDS = 10.0
+# A refusal for memory is tried again after this: what took the memory may be gone.
+MEMORY_REFUSAL_SECONDS = 300.0
+# A refusal for files that cannot be fetched: somebody has to put them there.
+FETCH_REFUSAL_SECONDS = 900.0
 # Patience with a request whose replica vanished before it answered.
 REROUTE_SECONDS_MAX = 15.0
 # On SIGTERM the open client streams may go on this long.

@@ -72,6 +72,9 @@ class Observed:
     stock_taken: bool = False
     """What an earlier daemon left is known. Nothing is started before."""
     ready_elsewhere: frozenset[PlacementUid] = frozenset()
+    """Placements of other live nodes that serve."""
+    alive_elsewhere: frozenset[PlacementUid] = frozenset()
+    """Placements that other live nodes still work on."""
     in_flight: frozenset[str] = frozenset()
     """Keys of the actions that are being applied."""
     failed_starts: Mapping[PlacementUid, Blame] = field(default_factory=dict)

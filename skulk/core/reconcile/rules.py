@@ -60,6 +60,7 @@ class Context:
         return None if f"forget/{content}" in self.observed.in_flight else self.observed.weights.get(content)
 
     def alive(self, uid: PlacementUid) -> bool:
+        """Its runner lives here."""
         facts = self.observed.runners.get(uid)
         return facts is not None and facts.link is not Link.DEAD
 
@@ -283,10 +284,9 @@ def _blocked(ctx: Context, placement: Placement, card: Card | None) -> Waiting |
         return Waiting(uid, "stock", Reason.WAITING_FOR_STOCK, "runners of an earlier daemon are looked for")
     if card is None:
         return Waiting(uid, f"card {placement.model}", Reason.INVALID_MANIFESTS, "the card is not in the commit")
-    if placement.after is not None and ctx.alive(placement.after):
-        return Waiting(
-            uid, f"placement {placement.after}", Reason.WAITING_FOR_PREDECESSOR, "the old runner stops first"
-        )
+    after = placement.after
+    if after is not None and (ctx.alive(after) or after in ctx.observed.alive_elsewhere):
+        return Waiting(uid, f"placement {after}", Reason.WAITING_FOR_PREDECESSOR, "the old runner stops first")
     if _build(ctx, placement) is None:
         return Waiting(
             uid,

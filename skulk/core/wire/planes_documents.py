@@ -53,7 +53,7 @@ class Documents:
             if envelope.version < (known.author.number, known.seq):
                 self.refused["older than what is known"] += 1
             return None
-        document = Document(topic, envelope.author, envelope.seq, envelope.body)
+        document = Document(topic, envelope.author, envelope.seq, envelope.body, data)
         self._newest[topic][node] = document
         self._view = None
         return document
@@ -129,7 +129,12 @@ def announcement_from_bytes(data: bytes) -> Announcement:
 
 
 def member_to_bytes(m: Member) -> bytes:
-    """The member record that a node publishes about itself. Byte counts, sorted digests of files."""
+    """The member record that a node publishes about itself."""
+    return json.dumps(member_to_json(m), sort_keys=True).encode()
+
+
+def member_to_json(m: Member) -> dict[str, object]:
+    """Byte counts, sorted digests of files."""
     builds = [
         {
             "backend": b.backend,
@@ -142,7 +147,7 @@ def member_to_bytes(m: Member) -> bytes:
         }
         for b in m.builds
     ]
-    obj = {
+    return {
         "node": m.node,
         "boot": m.boot,
         "memoryBytes": m.memory_bytes,
@@ -154,32 +159,36 @@ def member_to_bytes(m: Member) -> bytes:
         "validated": m.validated,
         "diskBytes": m.disk_bytes,
     }
-    return json.dumps(obj, sort_keys=True).encode()
 
 
 def member_from_bytes(document: Document) -> Member:
     """The record, under its author's name and boot whatever it says itself. Raises MessageError."""
     f = _fields(document.body)
     try:
-        validated = f.text_or_none("validated")
-        member = Member(
-            node=NodeName(f.text("node")),
-            boot=BootId(f.text("boot")),
-            memory_bytes=f.whole("memoryBytes"),
-            builds=tuple(_build(Fields(item)) for item in f.items("builds")),
-            files=frozenset(str(item) for item in f.items("files")),
-            os=f.text("os", ""),
-            arch=f.text("arch", ""),
-            skulk_version=f.text("version", ""),
-            validated=None if validated is None else CommitId(validated),
-            disk_bytes=f.whole_or_none("diskBytes"),
-        )
-    except (KeyError, TypeError) as error:
+        member = member_from_json(f)
+    except (KeyError, TypeError, ValueError) as error:
         raise MessageError(f"no member record: {error}") from error
     return replace(member, node=document.author.node, boot=document.author.boot)
 
 
-def _build(f: Fields) -> EngineBuild:
+def member_from_json(f: Fields) -> Member:
+    """Raises KeyError, TypeError or ValueError. Name and boot are what it says itself."""
+    validated = f.text_or_none("validated")
+    return Member(
+        node=NodeName(f.text("node")),
+        boot=BootId(f.text("boot")),
+        memory_bytes=f.count("memoryBytes"),
+        builds=f.each("builds", build_from_json),
+        files=frozenset(f.texts("files")),
+        os=f.text("os", ""),
+        arch=f.text("arch", ""),
+        skulk_version=f.text("version", ""),
+        validated=None if validated is None else CommitId(validated),
+        disk_bytes=f.count_or_none("diskBytes"),
+    )
+
+
+def build_from_json(f: Fields) -> EngineBuild:
     return EngineBuild(
         backend=f.text("backend"),
         engine=f.text("engine"),
@@ -187,7 +196,7 @@ def _build(f: Fields) -> EngineBuild:
         digest=f.text("digest"),
         device=f.text("device", ""),
         unified=f.flag("unified", True),
-        device_memory_bytes=f.whole_or_none("deviceMemoryBytes"),
+        device_memory_bytes=f.count_or_none("deviceMemoryBytes"),
     )
 
 

@@ -103,22 +103,30 @@ def gone(owner: NodeName, boot: BootId) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Dialable:
-    """One node as the manifests declare it: its ordinal and where its planes listen (`tls/10.0.0.3:52416`)."""
+    """One node as the manifests declare it: its ordinal and where its planes listen (`tls/10.0.0.3:52416`); None for
+    a node without an address, which nobody can dial."""
 
     node: NodeName
     ordinal: int
-    endpoint: str
+    endpoint: str | None
 
 
 def dial_list(me: NodeName, nodes: Iterable[Dialable]) -> tuple[str, ...]:
     """Endpoints this node opens: those of all lower ordinals, lowest first.
 
-    So every pair has exactly one dialler, and a node that is added changes no list but its own. A node that the
-    manifests do not name dials nobody.
+    So every pair has exactly one dialler, and a node that is added changes no list but its own. A node without an
+    address cannot be dialled, so it dials everybody else that has one; two such nodes meet through a third. A node
+    that the manifests do not name dials nobody.
     """
     known = sorted(nodes, key=lambda entry: entry.ordinal)
-    mine = next((entry.ordinal for entry in known if entry.node == me), 0)
-    return tuple(entry.endpoint for entry in known if entry.ordinal < mine)
+    mine = next((entry for entry in known if entry.node == me), None)
+    if mine is None:
+        return ()
+    return tuple(
+        entry.endpoint
+        for entry in known
+        if entry.endpoint is not None and entry.node != me and (entry.ordinal < mine.ordinal or mine.endpoint is None)
+    )
 
 
 def must_reopen(opened_with: Iterable[str], wanted: Iterable[str]) -> bool:

@@ -1,0 +1,236 @@
+"""Stories of three simulated nodes: the real loops and the real planes, on virtual time and a network that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from simworlds import card, deployment, fleet, node, tree
+
+from skulk.core.domain import ConditionType, PlacementUid, Status
+from skulk.core.wire.planes_roster import public_key_text
+from skulk.sim.clock import run
+from skulk.sim.fakes import FakeRepo
+from skulk.sim.node import SimNode
+from skulk.sim.planes import SimNetwork, sim_key
+
+NAMES = ("a", "b", "c")
+CARDS = {"fox": card("fox"), "owl": card("owl")}
+
+
+def files(**deployments: str) -> dict[str, str]:
+    made = tree(deployments, CARDS)
+    del made["fleet/nodes/demo.yaml"]
+    for ordinal, name in enumerate(NAMES, 1):
+        text = node(name, address=f"10.0.0.{ordinal}", publicKey=public_key_text(sim_key(name)))
+        made[f"fleet/nodes/{name}.yaml"] = text.replace("ordinal: 1", f"ordinal: {ordinal}")
+    return made
+
+
+CHAT = files(chat=deployment("chat", "fox", contextTokens="2048"))
+
+
+def apart(replicas: int, **spec: str) -> dict[str, str]:
+    """So many replicas, each on a node of its own."""
+    wanted = {"replicas": str(replicas), "placement": "{spread: node}", **spec}
+    return files(chat=deployment("chat", "fox", contextTokens="2048", **wanted))
+
+
+TWICE = apart(2)
+
+
+class Fleet:
+    """Three machines, one repository, one network."""
+
+    def __init__(self) -> None:
+        self.network = SimNetwork()
+        self.repo = FakeRepo()
+        self.nodes = {n: SimNode(n, seed=i, network=self.network, repo=self.repo) for i, n in enumerate(NAMES)}
+
+    def __getitem__(self, name: str) -> SimNode:
+        return self.nodes[name]
+
+    async def boot(self) -> None:
+        for sim in self.nodes.values():
+            await sim.boot()
+
+    async def until(self, met: Callable[[], bool], seconds: float = 60.0) -> float:
+        clock = self["a"].clock
+        began = clock.now()
+        while not met():
+            assert clock.now() - began < seconds, f"not within {seconds} s: {self.documents()}"
+            for sim in self.nodes.values():
+                await sim.run_for(0.02)
+        return clock.now() - began
+
+    def documents(self) -> dict[str, tuple[int, int, str] | None]:
+        """Epoch, seq and commit of the document that each live daemon follows."""
+        found: dict[str, tuple[int, int, str] | None] = {}
+        for name, sim in self.nodes.items():
+            document = sim.coordination.state.durable.document if sim.loop is not None else None
+            found[name] = None if document is None else (*document.version.key, document.commit)
+        return found
+
+    def agreed(self, commit: str, *names: str) -> bool:
+        """These nodes follow one document, of that commit."""
+        held = {self.documents()[name] for name in names or NAMES}
+        return len(held) == 1 and (document := held.pop()) is not None and document[2] == commit
+
+    def alive(self) -> dict[PlacementUid, str]:
+        return {u: n for n, sim in self.nodes.items() for u, p in sim.host.processes.items() if p.alive}
+
+    def ready(self, wanted: int) -> bool:
+        """So many runners live, and they serve on nodes that are up."""
+        serving = [h for sim in self.nodes.values() if sim.loop is not None for h in sim.serving.values()]
+        return len(self.alive()) == wanted == sum(map(len, serving))
+
+    @property
+    def coordinator(self) -> str:
+        names = {sim.coordination.outputs.coordinator for sim in self.nodes.values() if sim.loop is not None}
+        assert len(names) == 1, names
+        return str(names.pop())
+
+
+def story(body: Callable[[Fleet], object]) -> None:
+    async def whole() -> None:
+        fleet = Fleet()
+        await body(fleet)  # type: ignore[misc]
+        assert all(sim.host.violations == [] for sim in fleet.nodes.values())
+        for sim in fleet.nodes.values():
+            if sim.loop is not None:
+                await sim.kill_daemon()
+        await asyncio.sleep(0)
+
+    run(whole())
+
+
+def test_one_of_three_gets_the_replica_and_all_follow_one_document():
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(CHAT)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(1))
+        assert fleet.coordinator == "a"
+        again = fleet.repo.commit(TWICE)
+        await fleet.until(lambda: fleet.agreed(again) and fleet.ready(2))
+        assert len(set(fleet.alive().values())) == 2
+
+    story(body)
+
+
+def test_the_death_of_the_coordinator_moves_nothing_and_another_one_goes_on():
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(TWICE)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(2))
+        before = fleet.alive()
+        await fleet["a"].kill_daemon()
+        left = [n for n in NAMES if n != "a"]
+        await fleet.until(lambda: fleet["b"].coordination.outputs.coordinator == "b", 10)
+        again = fleet.repo.commit(apart(3))
+        await fleet.until(lambda: fleet.agreed(again, *left), 30)
+        assert before.items() <= fleet.alive().items()
+        await fleet["a"].boot()
+        await fleet.until(lambda: fleet.agreed(again) and fleet.ready(3))
+        assert before.items() <= fleet.alive().items()
+        assert fleet.coordinator == "b"
+
+    story(body)
+
+
+def test_two_sides_of_a_cut_go_on_and_fold_back_into_one_document():
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(TWICE)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(2))
+        before = fleet.alive()
+        fleet.network.partition(("a",), ("b", "c"))
+        await fleet.until(lambda: fleet["c"].coordination.outputs.coordinator == "b", 10)
+        again = fleet.repo.commit(apart(2, priority="1"))
+        await fleet.until(lambda: fleet.agreed(again, "b", "c") and fleet.agreed(again, "a"), 60)
+        fleet.network.heal()
+        await fleet.until(lambda: fleet.agreed(again) and fleet.ready(2), 60)
+        assert before.keys() & fleet.alive().keys(), "somebody kept serving throughout"
+
+    story(body)
+
+
+def test_a_node_whose_remote_is_away_gets_the_commit_from_another_member():
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(CHAT)
+        own = FakeRepo()
+        own.commit(CHAT)
+        fleet["c"].repo = own
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(1))
+        own.down = True
+        again = fleet.repo.commit(TWICE)
+        took = await fleet.until(lambda: fleet.agreed(again) and fleet.ready(2))
+        assert took < 25, "earlier than a member that has not seen a commit is passed over"
+        assert any(c.reason.value.startswith("Source") for c in fleet["c"].source.state.conditions)  # type: ignore[union-attr]
+
+    story(body)
+
+
+def test_a_commit_that_one_node_finds_invalid_blocks_it_by_name():
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(CHAT)
+        own = FakeRepo()
+        own.commit(CHAT)
+        fleet["c"].repo = own
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(1))
+        again = fleet.repo.commit(TWICE)
+        own.trees[again] = tuple(f for f in fleet.repo.trees[again] if "owl" not in f.path and "fox" not in f.path)
+        own.parents[again], own.branch = commit, again
+        for sim in fleet.nodes.values():
+            await sim.run_for(40)
+        assert fleet.agreed(commit)
+        status, reason, message = fleet["a"].condition(ConditionType.STALLED)
+        assert (status, reason) == (Status.TRUE, "CommitBlocked")
+        assert "on c:" in message
+        assert "fleet/deployments/chat.yaml" in message
+
+    story(body)
+
+
+def test_a_node_that_cannot_take_a_replica_hands_it_on():
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(CHAT)
+        fleet["a"].probe.used = lambda: 16 * 2**30
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(1), 90)
+        assert set(fleet.alive().values()) != {"a"}
+
+    story(body)
+
+
+def test_a_node_removed_by_a_commit_drains_and_its_replica_goes_elsewhere():
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(CHAT)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(1))
+        (place,) = fleet.alive().values()
+        without = {path: text for path, text in CHAT.items() if path != f"fleet/nodes/{place}.yaml"}
+        again = fleet.repo.commit(without)
+        left = [n for n in NAMES if n != place]
+        await fleet.until(lambda: fleet.agreed(again, *left) and place not in fleet.alive().values(), 60)
+        await fleet.until(lambda: fleet.ready(1), 60)
+
+    story(body)
+
+
+@pytest.mark.parametrize("quorum", ["none", "majority"])
+def test_a_minority_publishes_nothing_under_quorum_majority(quorum: str):
+    async def body(fleet_: Fleet) -> None:
+        extra = {"fleet/fleet.yaml": fleet(coordination=f"{{quorum: {quorum}}}")}
+        commit = fleet_.repo.commit({**CHAT, **extra})
+        await fleet_.boot()
+        await fleet_.until(lambda: fleet_.agreed(commit) and fleet_.ready(1))
+        await fleet_["b"].kill_daemon()
+        await fleet_["c"].kill_daemon()
+        again = fleet_.repo.commit({**TWICE, **extra})
+        await fleet_["a"].run_for(60)
+        assert fleet_.agreed(again, "a") is (quorum == "none")
+
+    story(body)
