@@ -293,7 +293,7 @@ class PlaneHost(Protocol):
         ...
 
     def answer(self, asker: NodeName, question: bytes) -> bytes:
-        """Answer a question of another node at once, without effects."""
+        """Answer a question of another node at once. It may be put twice."""
         ...
 
 

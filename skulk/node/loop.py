@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import structlog
 
@@ -26,8 +27,11 @@ from skulk.core.domain import (
     NodeName,
     Placement,
     PlacementUid,
+    Presence,
+    Reading,
     RunnerFacts,
     RunningPlacement,
+    Share,
     Topic,
 )
 from skulk.core.formats.content import content_key
@@ -76,6 +80,16 @@ class Ports:
     clock: Clock
 
 
+class _Others(TypedDict, total=False):
+    """The fields of `Picture` that come over the planes."""
+
+    shares: Mapping[NodeName, Share]
+    presence: Mapping[NodeName, Presence]
+    absent_seconds: Mapping[NodeName, float]
+    readings: Mapping[NodeName, Mapping[str, Reading]]
+    rivals: tuple[BootId, ...]
+
+
 class NodeLoop:
     """One node's life. `view` is always the newest snapshot."""
 
@@ -89,7 +103,12 @@ class NodeLoop:
         *,
         orphan_seconds: float = 600.0,
         publish: Callable[[FleetView], None] = lambda _view: None,
+        problems: Callable[[], tuple[str, ...]] = lambda: (),
+        readings: Callable[[], Mapping[str, Reading]] = dict,
+        plain: bool = False,
     ) -> None:
+        """`problems`: what is wrong with this node beyond its engines, one line each. `readings`: its telemetry.
+        `plain`: its planes leave loopback without certificates, which every status shows."""
         self._node = node
         self._boot = boot
         self._ports = ports
@@ -97,6 +116,9 @@ class NodeLoop:
         self._coordination = coordination
         self._orphan_seconds = orphan_seconds
         self._publish = publish
+        self._problems = problems
+        self._readings = readings
+        self._plain = plain
         self._woken = asyncio.Event()
         self._machine_changed = asyncio.Event()
         self._applier = Applier(ports.runners, ports.weights, self.wake)
@@ -312,7 +334,6 @@ class NodeLoop:
     ) -> None:
         clock = self._ports.clock
         wall = clock.wall()
-        planes = self._coordination.planes
         for condition in source.conditions:
             self._events.add(wall, f"node/{self._node}", condition.reason.value, condition.message)
         picture = Picture(
@@ -336,9 +357,9 @@ class NodeLoop:
             wall=wall,
             wall_offset=wall - clock.now(),
             closing=self.closing,
-            shares=self._shares.read(planes.documents.get(Topic.SHARE, {}), self._node) if planes is not None else {},
-            presence={name: p.presence for name, p in planes.peers.items()} if planes is not None else {},
-            readings=planes.readings if planes is not None else {},
+            problems=self._problems(),
+            plain=self._plain,
+            **self._others(),
             coordinator=self._coordination.outputs.coordinator,
             notes=self._coordination.outputs.waiting,
             cautions=self._coordination.outputs.conditions,
@@ -348,6 +369,20 @@ class NodeLoop:
             self.view = replace(new, generation=self.view.generation + 1)
             self._publish(self.view)
         self._tell(picture)
+
+    def _others(self) -> _Others:
+        """What the planes say of the other nodes, and this node's own readings beside theirs."""
+        own = {self._node: self._readings()}
+        planes = self._coordination.planes
+        if planes is None:
+            return _Others(readings=own)
+        return _Others(
+            shares=self._shares.read(planes.documents.get(Topic.SHARE, {}), self._node),
+            presence={name: peer.presence for name, peer in planes.peers.items()},
+            absent_seconds={n: p.absent_seconds for n, p in planes.peers.items() if p.absent_seconds},
+            readings={**planes.readings, **own},
+            rivals=planes.rivals,
+        )
 
     def _tell(self, picture: Picture) -> None:
         """This node's part of the picture, to the others."""

@@ -105,6 +105,7 @@ class SimNode:
             wake=self._wake,
             poll_seconds=1.0,
             in_force=lambda: coordination.in_force,
+            announce=exchange.announce,
             bundle_of=exchange.bundle_of,
         )
         source = self.source
@@ -129,7 +130,13 @@ class SimNode:
 
         async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
             host = _Host(coordination, exchange)
-            planes = sim_planes(network, life, namespace="demo", clock=self.clock, host=host, wake=self._wake)
+
+            def wake() -> None:
+                for commit in exchange.hints():
+                    source.hint(commit)
+                self._wake()
+
+            planes = sim_planes(network, life, namespace="demo", clock=self.clock, host=host, wake=wake)
             planes.trust(keys)
             await planes.open()
             return planes
