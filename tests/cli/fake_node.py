@@ -106,7 +106,6 @@ def resources() -> dict[str, list[dict[str, Any]]]:
         "arch": "x86_64",
         "participation": "full",
         "problems": [],
-        "presence": "live",
         "health": {
             "state": "degraded",
             "findings": [
