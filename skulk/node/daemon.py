@@ -27,7 +27,7 @@ from skulk.adapters.engine_envs import COMPILING, EngineCatalogue, ensure
 from skulk.adapters.git import GitRepo
 from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
-from skulk.adapters.telemetry import MachineSampler
+from skulk.adapters.telemetry import MachineSampler, disks_of
 from skulk.adapters.weights import LocalWeights
 from skulk.core import errors
 from skulk.core.coordination.planes_report import Question, decode_question, encode_question
@@ -179,7 +179,7 @@ class Daemon:
             plain=config.planes.allow_plain and config.planes.certificate is None,
         )
         self._telemetry = Telemetry(
-            MachineSampler({"state": config.state_dir, **{f"models{i}": r for i, r in enumerate(config.model_roots)}}),
+            MachineSampler(disks_of(config.state_dir, config.model_roots)),
             self._clock,
             report=self._report,
             wake=self._loop.wake,

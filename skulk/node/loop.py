@@ -36,6 +36,7 @@ from skulk.core.domain import (
 )
 from skulk.core.formats.content import content_key
 from skulk.core.ports import Clock, ControlPlane, Machine, Probe, RunnerHost, Weights
+from skulk.core.readings import Steady
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.actions import Forget
 from skulk.core.reconcile.decide import Decision, decide
@@ -87,6 +88,7 @@ class _Others(TypedDict, total=False):
     presence: Mapping[NodeName, Presence]
     absent_seconds: Mapping[NodeName, float]
     readings: Mapping[NodeName, Mapping[str, Reading]]
+    gauges: Mapping[NodeName, Mapping[str, Mapping[str, object]]]
     rivals: tuple[BootId, ...]
 
 
@@ -126,6 +128,7 @@ class NodeLoop:
         self._control: ControlPlane | None = None
         self._sharing: Sharing | None = None
         self._shares = Shares()
+        self._steady = Steady()
         self._load: Mapping[str, object] = {}
         self._load_at = float("-inf")
         self._since = Since()
@@ -374,13 +377,17 @@ class NodeLoop:
         """What the planes say of the other nodes, and this node's own readings beside theirs."""
         own = {self._node: self._readings()}
         planes = self._coordination.planes
+        readings = {**planes.readings, **own} if planes is not None else own
+        now = self._ports.clock.now()
+        gauges = {name: self._steady.status(name, found, now) for name, found in readings.items()}
         if planes is None:
-            return _Others(readings=own)
+            return _Others(readings=readings, gauges=gauges)
         return _Others(
             shares=self._shares.read(planes.documents.get(Topic.SHARE, {}), self._node),
             presence={name: peer.presence for name, peer in planes.peers.items()},
             absent_seconds={n: p.absent_seconds for n, p in planes.peers.items() if p.absent_seconds},
-            readings={**planes.readings, **own},
+            readings=readings,
+            gauges=gauges,
             rivals=planes.rivals,
         )
 

@@ -60,6 +60,8 @@ class Picture:
     """Of every node that was seen since this daemon started; this node needs no entry."""
     readings: Mapping[NodeName, Mapping[str, Reading]] = field(default_factory=dict)
     """Telemetry by node and kind, this node's own included."""
+    gauges: Mapping[NodeName, Mapping[str, Mapping[str, object]]] = field(default_factory=dict)
+    """The readings as they are shown (`core.readings.Steady`): node → kind → `ageSeconds` and values."""
     absent_seconds: Mapping[NodeName, float] = field(default_factory=dict)
     """Since when nodes that were seen are gone."""
     rivals: tuple[BootId, ...] = ()

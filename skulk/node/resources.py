@@ -17,7 +17,6 @@ from skulk.core.domain import (
     NodeName,
     PlacementUid,
     Presence,
-    Reading,
     Resource,
     Unplaced,
     Waiting,
@@ -115,7 +114,7 @@ def nodes(picture: Picture, placed: Placed) -> tuple[Resource, ...]:
         status: dict[str, object] = {
             **(told.status if told is not None else _manifest(declared)),
             "presence": presence_of(picture, name),
-            "readings": _readings(picture.readings.get(name, {})),
+            "readings": dict(picture.gauges.get(name, {})),
         }
         accepted = status.get("accepted") is not None
         status["ready"] = accepted and declared is not None and picture.live(name)
@@ -173,11 +172,6 @@ def _health(picture: Picture, name: NodeName, told: Resource | None) -> dict[str
         rivals=picture.rivals if own else (),
         plain=picture.plain and own,
     ).status()
-
-
-def _readings(readings: Mapping[str, Reading]) -> dict[str, object]:
-    """Ages in whole seconds: finer ones would make every snapshot differ from the one before."""
-    return {kind: {**r.values, "ageSeconds": int(r.age_seconds)} for kind, r in sorted(readings.items())}
 
 
 def _build(build: EngineBuild) -> dict[str, object]:

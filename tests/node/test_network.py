@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from skulk.core.domain import Fleet, Node, NodeName
+from skulk.core.domain import CommitId, Fleet, Node, NodeName
 from skulk.core.errors import PLN_OPEN, Transient
 from skulk.core.wire.planes_roster import public_key_text
 from skulk.node.network import LOOK_SECONDS, OPEN_RETRY_SECONDS, REDIAL_STAGGER_SECONDS, REDIAL_WAIT_SECONDS, Network
 from skulk.sim.clock import VirtualClock, run
-from tests.node.fleets import a_fleet
 
 KEY = public_key_text(b"k" * 32)
 
@@ -23,7 +22,7 @@ def fleet(*names: str, **more: object) -> Fleet:
         NodeName(n): Node(name=NodeName(n), ordinal=i, address=f"10.0.0.{i}", public_key=KEY)
         for i, n in enumerate(names, 1)
     }
-    return replace(a_fleet(), nodes=nodes, **more)  # type: ignore[arg-type]
+    return Fleet("demo", "demo", CommitId("c1"), nodes, **more)  # type: ignore[arg-type]
 
 
 @dataclass
