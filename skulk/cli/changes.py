@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Sequence
@@ -87,10 +88,15 @@ def _load(files: Sequence[TreeFile], what: str, fix: str) -> Fleet:
 
 def diff(change: Change) -> str:
     """A unified diff that `git apply` takes at the checkout's root; empty when nothing changes."""
-    before = [] if change.before is None else change.before.splitlines(keepends=True)
+    before = [] if change.before is None else _lines(change.before)
     old = "/dev/null" if change.before is None else f"a/{change.path}"
-    lines = difflib.unified_diff(before, change.after.splitlines(keepends=True), old, f"b/{change.path}")
+    lines = difflib.unified_diff(before, _lines(change.after), old, f"b/{change.path}")
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines as git counts them: only a line feed ends one."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def write(root: Path, change: Change) -> None:

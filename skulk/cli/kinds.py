@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from skulk.cli import values
+from skulk.cli import gauges, values
 from skulk.core.domain.view import KINDS
 from skulk.core.errors import CLI_USAGE, InvalidInput
 
@@ -109,6 +109,8 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         _status("MEMORY", "memoryBytes", form=values.size),
         _status("PLACED", "placedBytes", form=values.size),
         _commit("ACCEPTED", "accepted"),
+        Column("HEALTH", lambda r, _: gauges.health(r), wide=True),
+        Column("MEMORY-USED", lambda r, _: gauges.memory(r), wide=True),
         _status("VERSION", "version", wide=True),
         _status("OS", "os", wide=True),
         _status("ARCH", "arch", wide=True),

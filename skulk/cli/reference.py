@@ -23,6 +23,7 @@ import typer
 from typer.main import get_command
 
 from skulk.cli.main import app
+from skulk.core import health
 from skulk.core.errors import CODES
 from skulk.core.manifests.reference import codes_markdown, manifests_markdown
 from skulk.core.reconcile import limits, polling, restarts
@@ -224,7 +225,7 @@ def blocks() -> Mapping[str, Mapping[str, str]]:
         "node-toml.md": {"keys": _node_toml()},
         "runner-states.md": {"diagram": f"```mermaid\n{diagram()}```"},
         "restarts.md": {"table": restarts.table()},
-        "limits.md": {"node": _limits(limits), "source": _limits(polling)},
+        "limits.md": {"node": _limits(limits), "source": _limits(polling), "health": _limits(health)},
     }
 
 

@@ -19,6 +19,12 @@ _INK_OF_WORD = {
     "Degraded": Ink.BAD,
     "OutOfSync": Ink.BAD,
     "failed": Ink.BAD,
+    "ok": Ink.GOOD,
+    "live": Ink.GOOD,
+    "failing": Ink.BAD,
+    "lost": Ink.BAD,
+    "degraded": Ink.CAUTION,
+    "suspect": Ink.CAUTION,
     "Unknown": Ink.CAUTION,
     "Progressing": Ink.CAUTION,
 }

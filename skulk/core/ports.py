@@ -31,6 +31,7 @@ from skulk.core.domain import (
     VerifyMode,
     WeightsFacts,
 )
+from skulk.core.readings import Kind
 
 
 class Clock(Protocol):
@@ -192,6 +193,15 @@ class Probe(Protocol):
     def free_disk_bytes(self) -> int: ...
 
 
+class Sampler(Protocol):
+    """What can be measured of this machine and its daemon now (`skulk.core.readings`)."""
+
+    async def sample(self, kind: Kind) -> Mapping[str, object]:
+        """One reading, as JSON values with every name of that kind; what was not measured is None. Returns within
+        seconds, whatever hangs, and raises nothing for what is absent or forbidden."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Persisted:
     """What must survive the daemon: read once at start, written before it is acted on."""
@@ -283,7 +293,7 @@ class PlaneHost(Protocol):
         ...
 
     def answer(self, asker: NodeName, question: bytes) -> bytes:
-        """Answer a question of another node at once, without effects."""
+        """Answer a question of another node at once. It may be put twice."""
         ...
 
 

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from skulk.core.dialects.openai_encode import Usage
 from skulk.core.domain import FleetView
 from skulk.core.ports import Serving
+from skulk.gateway.machine_metrics import machine_metrics
 from skulk.gateway.readiness import is_ready
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -153,6 +154,7 @@ class ViewCollector(Collector):
         yield _conditions(view)
         yield _runners(view)
         yield from _load(view)
+        yield from machine_metrics(view)
 
 
 def _conditions(view: FleetView) -> Metric:

@@ -7,7 +7,7 @@ the node is a fleet of its own and the same rules apply: there is one path from 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -50,12 +50,8 @@ from skulk.core.domain import (
 from skulk.core.errors import SkulkError
 from skulk.core.planner import plan, why
 from skulk.core.ports import Clock, ControlPlane, Journal
-from skulk.core.wire.planes_documents import (
-    Announcement,
-    announcement_from_bytes,
-    announcement_to_bytes,
-)
 from skulk.core.wire.planes_messages import MessageError
+from skulk.node.hearing import Hearing, announcement
 from skulk.node.source import SourceState
 
 _log = structlog.get_logger(component="coordination")
@@ -64,10 +60,6 @@ _log = structlog.get_logger(component="coordination")
 ASK_SECONDS = 2.0
 # Long enough for a document of some megabytes over a slow link; after that it is asked for again.
 BODY_SECONDS = 15.0
-# Fetched documents that are kept: two sides of a partition, and the ones before.
-BODIES_MAX = 8
-# Signed announcements; those that nobody names any more go.
-PROOFS_MAX = 256
 
 
 class Coordination:
@@ -86,15 +78,10 @@ class Coordination:
         self._node = node
         self._journal = journal
         self._clock = clock
-        self._wake = wake
         self._obtain = obtain
         self._plan = planner
         self._control: ControlPlane | None = None
-        self._heard: dict[NodeName, tuple[Told, int]] = {}
-        self._read_from: dict[tuple[Topic, NodeName], bytes] = {}
-        self._announced: dict[NodeName, Version] = {}
-        self._proofs: dict[str, bytes] = {}
-        self._bodies: dict[str, Document] = {}
+        self._hearing = Hearing(node, wake)
         self._bundles: tuple[bytes, ...] = ()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._number = 0
@@ -114,7 +101,7 @@ class Coordination:
             except DocumentError as error:
                 _log.warning("document_unreadable", error=str(error))
         if document is not None and kept.proof:
-            self._proofs[document.version.digest] = kept.proof
+            self._hearing.proofs[document.version.digest] = kept.proof
         return State(Durable(kept.promised, document))
 
     # --- what the node asks ---------------------------------------------------------------------------------
@@ -156,14 +143,14 @@ class Coordination:
     def elsewhere(self) -> tuple[RunningPlacement, ...]:
         """What the other live members work on."""
         live = self._live(self.planes)
-        heard = sorted((name, told) for name, (told, _) in self._heard.items() if name in live)
+        heard = sorted((name, told) for name, (told, _) in self._hearing.told.items() if name in live)
         return tuple(running for _, told in heard for running in told.report.running)
 
     def offered_elsewhere(self) -> frozenset[str]:
         """Backends of the other live members."""
         live = self._live(self.planes)
         return frozenset(
-            b.backend for n, (told, _) in self._heard.items() if n in live for b in told.report.member.builds
+            b.backend for n, (told, _) in self._hearing.told.items() if n in live for b in told.report.member.builds
         )
 
     def why(self, name: str) -> tuple[str, ...]:
@@ -172,7 +159,7 @@ class Coordination:
         if fleet is None or self._local is None:
             return ()
         live = self._live(self.planes)
-        told = [t.report for n, (t, _) in sorted(self._heard.items()) if n in live and n in fleet.nodes]
+        told = [t.report for n, (t, _) in sorted(self._hearing.told.items()) if n in live and n in fleet.nodes]
         members = (self._local.member, *(report.member for report in told))
         running = (*self._local.running, *(r for report in told for r in report.running))
         refusals = (*self._local.refusals, *(r for report in told for r in report.refusals))
@@ -189,8 +176,8 @@ class Coordination:
         """Look at everything that reached this node, and do what follows from it."""
         self._source, self._local = source, local
         view = self.planes
-        if view is not None:
-            self._take_in(view)
+        if view is not None and self._control is not None:
+            self._hearing.take_in(view, self._control)
         observed = self._observed(view, source, local)
         new, outputs = coordinate(self.state, observed, self._clock.now(), self._plan)
         before = self.state
@@ -218,71 +205,14 @@ class Coordination:
             changes=view.changes if view is not None else 0,
             commits=_since(source, self.in_force),
             ancestors=source.older,
-            heard={name: Heard(told.report, question) for name, (told, question) in self._heard.items()},
-            announced=tuple(self._announced.values()),
-            bodies=self._bodies,
+            heard={name: Heard(told.report, question) for name, (told, question) in self._hearing.told.items()},
+            announced=tuple(self._hearing.announced.values()),
+            bodies=self._hearing.bodies,
             departed=frozenset(departed - {self._node}),
         )
 
     def _live(self, view: PlanesView | None) -> frozenset[NodeName]:
         return view.live() - {self._node} if view is not None else frozenset()
-
-    # --- what arrives ---------------------------------------------------------------------------------------
-
-    def _take_in(self, view: PlanesView) -> None:
-        """Reports, announcements and hints of the others; each document is read once."""
-        readers: Mapping[Topic, Callable[[NodeName, bytes, bytes], None]] = {
-            Topic.ANNOUNCEMENT: self._read_announcement,
-            Topic.STATUS: lambda author, body, _: self._hear(author, decode_told(body, author), 0),
-        }
-        for topic, reader in readers.items():
-            for author, document in view.documents.get(topic, {}).items():
-                if author == self._node or self._read_from.get((topic, author)) == document.sealed:
-                    continue
-                self._read_from[topic, author] = document.sealed
-                try:
-                    reader(author, document.body, document.sealed)
-                except MessageError as error:
-                    _log.warning("document_unreadable", topic=topic.value, author=author, error=str(error))
-
-    def _read_announcement(self, author: NodeName, body: bytes, sealed: bytes) -> None:
-        version = _version(announcement_from_bytes(body))
-        if version.author != author:
-            raise MessageError(f"it announces a document of {version.author}")
-        self._announced[author] = version
-        self._proofs[version.digest] = sealed
-        if len(self._proofs) > PROOFS_MAX:
-            self._forget_proofs()
-
-    def _forget_proofs(self) -> None:
-        held = self.state.durable.document
-        named = {v.digest for v in self._announced.values()} | ({held.version.digest} if held is not None else set())
-        named |= {t.report.accepted.digest for t, _ in self._heard.values() if t.report.accepted is not None}
-        self._proofs = {digest: proof for digest, proof in self._proofs.items() if digest in named}
-
-    def _hear(self, node: NodeName, told: Told, question: int) -> None:
-        known = self._heard.get(node)
-        if known is not None and known[0].report.boot == told.report.boot:
-            older = told.number < known[0].number
-            told, question = (known[0] if older else told), max(question, known[1])
-        self._heard[node] = told, question
-        self._learn_proof(told)
-        self._wake()
-
-    def _learn_proof(self, told: Told) -> None:
-        """A document that its author does not announce any more can still be checked: who holds it passes its
-        author's announcement on."""
-        version = told.report.accepted
-        if version is None or version.digest in self._proofs or self._control is None:
-            return
-        document = self._control.believed(Topic.ANNOUNCEMENT, version.author, told.proof)
-        if document is None:
-            return
-        try:
-            if _version(announcement_from_bytes(document.body)) == version:
-                self._proofs[version.digest] = told.proof
-        except MessageError:
-            return
 
     # --- what is to be done ---------------------------------------------------------------------------------
 
@@ -294,7 +224,7 @@ class Coordination:
                 kept,
                 promised=durable.promised,
                 document=document.body if document is not None else None,
-                proof=self._proofs.get(document.version.digest, b"") if document is not None else b"",
+                proof=self._hearing.proofs.get(document.version.digest, b"") if document is not None else b"",
             )
         )
         if document is not None:
@@ -307,6 +237,7 @@ class Coordination:
                 placements=len(blueprint.placements),
             )
         self._hold(document)
+        self._hearing.forget_proofs(document)
 
     def hold_bundles(self, bundles: tuple[bytes, ...]) -> None:
         """Answer for these as well."""
@@ -318,7 +249,7 @@ class Coordination:
             return
         document = newest if newest is not None else self.state.durable.document
         held = [document.body] if document is not None else []
-        self._control.hold([*held, *(d.body for d in self._bodies.values()), *self._bundles])
+        self._control.hold([*held, *(d.body for d in self._hearing.bodies.values()), *self._bundles])
 
     def _do(self, action: Announce | Ask | FetchBody | Obtain) -> None:
         match action:
@@ -328,7 +259,7 @@ class Coordination:
                 for node in action.nodes:
                     self._start(f"ask/{node}", self._ask(node, action.question))
             case FetchBody():
-                if action.version.digest in self._proofs or self._is_plain():
+                if action.version.digest in self._hearing.proofs or self._is_plain():
                     self._start(f"body/{action.version.digest}", self._fetch(action.version))
             case Obtain():
                 self._obtain(action.commit, action.holders)
@@ -340,31 +271,19 @@ class Coordination:
     def _announce(self, version: Version) -> None:
         if self._control is None or version.author != self._node:
             return
-        body = announcement_to_bytes(
-            Announcement(version.epoch, version.seq, version.digest, version.author, version.commit)
-        )
-        self._proofs[version.digest] = self._control.publish(Topic.ANNOUNCEMENT, body)
+        self._hearing.proofs[version.digest] = self._control.publish(Topic.ANNOUNCEMENT, announcement(version))
 
     async def _ask(self, node: NodeName, question: int) -> None:
         if self._control is None:
             return
         answer = await self._control.ask(node, encode_question(Question()), deadline_seconds=ASK_SECONDS)
-        self._hear(node, decode_told(answer, node), question)
+        self._hearing.hear(node, decode_told(answer, node), question, self._control)
 
     async def _fetch(self, version: Version) -> None:
         if self._control is None:
             return
         body = await self._control.fetch(version.digest, deadline_seconds=BODY_SECONDS)
-        try:
-            document = read(body)
-        except DocumentError as error:
-            raise MessageError(str(error)) from error
-        if document.version != version:
-            raise MessageError(f"the body says {document.version.key} of {document.version.author}")
-        self._bodies[version.digest] = document
-        for digest in sorted(self._bodies, key=lambda d: self._bodies[d].key)[:-BODIES_MAX]:
-            del self._bodies[digest]
-        self._wake()
+        self._hearing.keep(version, body)
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """One at a time of each name; what fails is wanted again by a later round."""
@@ -393,7 +312,7 @@ class Coordination:
         if report != self._told:
             self._number += 1
             self._told = report
-        proof = self._proofs.get(report.accepted.digest, b"") if report.accepted is not None else b""
+        proof = self._hearing.proofs.get(report.accepted.digest, b"") if report.accepted is not None else b""
         return encode_told(Told(self._number, proof, report))
 
     def answer(self) -> bytes:
@@ -418,13 +337,3 @@ def _since(source: SourceState, in_force: CommitId | None) -> tuple[Any, ...]:
     """The commits from the one in force on; all when that one is not among them."""
     index = next((i for i, v in enumerate(source.commits) if v.commit == in_force), 0)
     return source.commits[index:]
-
-
-def _version(announcement: Announcement) -> Version:
-    return Version(
-        announcement.epoch,
-        announcement.seq,
-        announcement.coordinator,
-        announcement.commit,
-        announcement.digest,
-    )

@@ -26,9 +26,10 @@ from skulk.adapters.engine_envs import EngineCatalogue
 from skulk.adapters.git import GitRepo
 from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
+from skulk.adapters.telemetry import MachineSampler, disks_of
 from skulk.adapters.weights import LocalWeights
 from skulk.core import errors
-from skulk.core.coordination.planes_report import decode_question
+from skulk.core.coordination.planes_report import Question, decode_question, encode_question
 from skulk.core.domain import (
     BootId,
     CommitId,
@@ -39,7 +40,6 @@ from skulk.core.domain import (
     NodeName,
     Owner,
     PlacementUid,
-    Topic,
 )
 from skulk.core.ports import Generation, Machine, Repo
 from skulk.core.reconcile import limits
@@ -60,6 +60,7 @@ from skulk.node.network import FleetPlanes, Network
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import NodeServing
 from skulk.node.source import SourceLoop
+from skulk.node.telemetry import Telemetry
 from skulk.node.webhook_secret import webhook_secret
 
 _log = structlog.get_logger(component="daemon")
@@ -68,6 +69,8 @@ _log = structlog.get_logger(component="daemon")
 GATEWAY_STOP_SECONDS = 5.0
 # A goodbye takes milliseconds; closing a session with a dead link can hang for ever.
 PLANES_CLOSE_SECONDS = 4.0
+# A person waits for it.
+RESET_SECONDS = 3.0
 # Documents of several nodes arrive together.
 PLANES_COALESCE_SECONDS = 0.05
 
@@ -120,7 +123,6 @@ class Daemon:
     def _compose(self) -> None:
         config, node = self._config, self._owner.node
         self._waking: asyncio.TimerHandle | None = None
-        self._hinted: dict[NodeName, bytes] = {}
         self._runners = RunnerProcesses(
             config.state_dir / "run",
             self._owner,
@@ -163,7 +165,7 @@ class Daemon:
             wake=self._wake,
             poll_seconds=config.source.poll_seconds,
             in_force=lambda: self._coordination.in_force,
-            announce=self._announce_commit,
+            announce=self._exchange.announce,
             bundle_of=self._exchange.bundle_of,
         )
         self._network = self._compose_network(journal)
@@ -175,6 +177,15 @@ class Daemon:
             self._coordination,
             orphan_seconds=config.orphan_seconds,
             publish=self._publish,
+            problems=self._problems,
+            readings=lambda: self._telemetry.readings(),
+            plain=config.planes.allow_plain and config.planes.certificate is None,
+        )
+        self._telemetry = Telemetry(
+            MachineSampler(disks_of(config.state_dir, config.model_roots)),
+            self._clock,
+            report=self._report,
+            wake=self._loop.wake,
         )
         self._serving = NodeServing(
             self._owner,
@@ -185,17 +196,18 @@ class Daemon:
             beat_age=lambda: self._loop.beat_age_seconds,
             data=lambda: self._network.planes if self._network is not None else None,
             poke=self._source.poke,
+            reset_elsewhere=self._reset_elsewhere,
         )
 
     def _compose_network(self, journal: FileJournal) -> Network | None:
         """The planes of node.toml, not opened yet; None without. Raises InvalidInput for certificates that cannot be
         used, before anything runs."""
-        settings = self._config.plane_settings()
-        if not settings.listen:
+        if not self._config.planes.listen:
             return None
         # Not at the top: a node without planes does without the messaging library.
         from skulk.adapters.zenoh import identity, open_planes, use_threads
 
+        settings = self._config.plane_settings()
         # Ordered also when the clock was set back, and when the journal was lost.
         number = max(journal.load().life + 1, int(self._clock.wall()))
         journal.save(replace(journal.load(), life=number))
@@ -218,21 +230,40 @@ class Daemon:
             tls=settings.tls is not None,
             seeds=self._config.planes.seeds,
             joined=self._joined,
-            left=self._coordination.part,
+            left=lambda: self._loop.part(),
         )
 
     def _joined(self, planes: FleetPlanes) -> None:
-        self._coordination.join(planes)
+        self._loop.join(planes)
         self._exchange.join(planes)
         self._wake()
 
+    def _report(self, kind: str, values: Mapping[str, object]) -> None:
+        if self._network is not None and self._network.planes is not None:
+            self._network.planes.report(kind, values)
+
+    def _problems(self) -> tuple[str, ...]:
+        return (self._network.problem,) if self._network is not None and self._network.problem else ()
+
+    async def _reset_elsewhere(self, name: str) -> int:
+        """Have every other live node reset it; one that does not answer has nothing to say."""
+        planes = self._network.planes if self._network is not None else None
+        if planes is None:
+            return 0
+
+        async def ask(node: NodeName) -> int:
+            try:
+                answer = await planes.ask(node, encode_question(Question(reset=name)), deadline_seconds=RESET_SECONDS)
+                return int(answer)
+            except (errors.SkulkError, errors.RequestError, ValueError) as error:
+                _log.warning("reset_not_answered", of=node, error=str(error))
+                return 0
+
+        others = planes.observe().live() - {self._owner.node}
+        return sum(await asyncio.gather(*(ask(node) for node in sorted(others))))
+
     def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
         self._source.obtain(commit, holders)
-
-    def _announce_commit(self, commit: CommitId) -> None:
-        """Tell the others of a commit before it is judged here: they look for themselves, at the same time."""
-        if self._network is not None and self._network.planes is not None:
-            self._network.planes.publish(Topic.COMMIT, commit.encode())
 
     def _wake_soon(self) -> None:
         """The planes have news: documents come in bursts, and one look is enough for all of one."""
@@ -241,12 +272,8 @@ class Daemon:
 
     def _woken_by_planes(self) -> None:
         self._waking = None
-        planes = self._network.planes if self._network is not None else None
-        if planes is not None:
-            for author, document in planes.observe().documents.get(Topic.COMMIT, {}).items():
-                if author != self._owner.node and self._hinted.get(author) != document.body:
-                    self._hinted[author] = document.body
-                    self._source.hint(CommitId(document.body.decode("ascii", "replace")))
+        for commit in self._exchange.hints():
+            self._source.hint(commit)
         self._wake()
 
     def _wake(self) -> None:
@@ -278,6 +305,7 @@ class Daemon:
             asyncio.create_task(self._source.run(), name="source"),
             asyncio.create_task(self._installer.run(), name="engines"),
             asyncio.create_task(self._follow_fleet(listener), name="fleet"),
+            asyncio.create_task(self._telemetry.run(), name="telemetry"),
         ]
         if self._network is not None:
             tasks.append(asyncio.create_task(self._network.run(), name="network"))
@@ -397,6 +425,8 @@ class _Host:
     def answer(self, asker: NodeName, question: bytes) -> bytes:
         try:
             asked = decode_question(question)
+            if asked.reset is not None:
+                return str(self._serving.reset_here(asked.reset)).encode()
             return self._exchange.answer(asked) if asked.commit is not None else self._coordination.answer()
         except MessageError as error:
             raise errors.RequestError(errors.REQ_INVALID, str(error), status=400) from error

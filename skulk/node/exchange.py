@@ -1,7 +1,9 @@
-"""Commits from node to node: the objects of one that a node cannot get from its remote, as a git bundle.
+"""Commits from node to node: a hint that there is a new one, and the objects of one that a node cannot get from its
+remote, as a git bundle.
 
-The one who has them prepares the bundle when asked and says its digest as soon as it is ready; the bytes travel as
-any other body. What arrives is verified and judged like everything that comes from the source.
+A hint is sent before its sender has judged the commit, so that all look at the same time; each fetches and verifies
+for itself. Who has the objects prepares the bundle when asked and says its digest as soon as it is ready; the bytes
+travel as any other body. What arrives is verified and judged like everything that comes from the source.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable
 import structlog
 
 from skulk.core.coordination.planes_report import Question, encode_question
-from skulk.core.domain import CommitId, NodeName
+from skulk.core.domain import CommitId, NodeName, Topic
 from skulk.core.errors import RequestError, SkulkError
 from skulk.core.ports import Clock, ControlPlane, Repo
 
@@ -38,11 +40,27 @@ class CommitExchange:
         self._clock = clock
         self._hold = hold
         self._control: ControlPlane | None = None
+        self._hinted: dict[NodeName, bytes] = {}
         self._ready: dict[_Key, bytes] = {}
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
 
     def join(self, control: ControlPlane) -> None:
         self._control = control
+
+    def announce(self, commit: CommitId) -> None:
+        """Tell the others that the source has this commit."""
+        if self._control is not None:
+            self._control.publish(Topic.COMMIT, commit.encode())
+
+    def hints(self) -> tuple[CommitId, ...]:
+        """Commits that other nodes have announced since the last call."""
+        if self._control is None:
+            return ()
+        view = self._control.observe()
+        documents = view.documents.get(Topic.COMMIT, {})
+        new = {n: d.body for n, d in documents.items() if n != view.me.node and self._hinted.get(n) != d.body}
+        self._hinted |= new
+        return tuple(CommitId(body.decode("ascii", "replace")) for body in new.values())
 
     async def bundle_of(self, commit: CommitId, holder: NodeName, have: frozenset[CommitId]) -> bytes | None:
         """The objects of `commit` beyond those of `have`, from `holder`; None when it does not deliver."""

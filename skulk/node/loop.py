@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import structlog
 
@@ -26,11 +27,16 @@ from skulk.core.domain import (
     NodeName,
     Placement,
     PlacementUid,
+    Presence,
+    Reading,
     RunnerFacts,
     RunningPlacement,
+    Share,
+    Topic,
 )
 from skulk.core.formats.content import content_key
-from skulk.core.ports import Clock, Machine, Probe, RunnerHost, Weights
+from skulk.core.ports import Clock, ControlPlane, Machine, Probe, RunnerHost, Weights
+from skulk.core.readings import Steady
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.actions import Forget
 from skulk.core.reconcile.decide import Decision, decide
@@ -44,6 +50,8 @@ from skulk.node.apply import Applier
 from skulk.node.coordination import Coordination, ready
 from skulk.node.events import EventLog
 from skulk.node.picture import Picture
+from skulk.node.placed import LOAD_KIND
+from skulk.node.share import Shares, Sharing, runner_load, share_of
 from skulk.node.source import SourceState
 from skulk.node.view import build
 
@@ -55,6 +63,10 @@ BUSY_SECONDS = 0.25
 COALESCE_SECONDS = 0.01
 # Rounds come at least every RESYNC_SECONDS; one that is missing for this long means that the daemon itself stood still.
 STALL_SECONDS = 1.5 * limits.RESYNC_SECONDS
+# The queues of this node's runners are told to the others when they change, not more often than this,
+LOAD_SECONDS_MIN = 0.25
+# and otherwise so often that they never look old.
+LOAD_SECONDS_MAX = 2.0
 # The engine environments are looked at again this often (and whenever a person asks).
 MACHINE_SECONDS = 10.0
 
@@ -67,6 +79,17 @@ class Ports:
     weights: Weights
     probe: Probe
     clock: Clock
+
+
+class _Others(TypedDict, total=False):
+    """The fields of `Picture` that come over the planes."""
+
+    shares: Mapping[NodeName, Share]
+    presence: Mapping[NodeName, Presence]
+    absent_seconds: Mapping[NodeName, float]
+    readings: Mapping[NodeName, Mapping[str, Reading]]
+    gauges: Mapping[NodeName, Mapping[str, Mapping[str, object]]]
+    rivals: tuple[BootId, ...]
 
 
 class NodeLoop:
@@ -82,7 +105,12 @@ class NodeLoop:
         *,
         orphan_seconds: float = 600.0,
         publish: Callable[[FleetView], None] = lambda _view: None,
+        problems: Callable[[], tuple[str, ...]] = lambda: (),
+        readings: Callable[[], Mapping[str, Reading]] = dict,
+        plain: bool = False,
     ) -> None:
+        """`problems`: what is wrong with this node beyond its engines, one line each. `readings`: its telemetry.
+        `plain`: its planes leave loopback without certificates, which every status shows."""
         self._node = node
         self._boot = boot
         self._ports = ports
@@ -90,10 +118,19 @@ class NodeLoop:
         self._coordination = coordination
         self._orphan_seconds = orphan_seconds
         self._publish = publish
+        self._problems = problems
+        self._readings = readings
+        self._plain = plain
         self._woken = asyncio.Event()
         self._machine_changed = asyncio.Event()
         self._applier = Applier(ports.runners, ports.weights, self.wake)
         self._vetoes = Vetoes()
+        self._control: ControlPlane | None = None
+        self._sharing: Sharing | None = None
+        self._shares = Shares()
+        self._steady = Steady()
+        self._load: Mapping[str, object] = {}
+        self._load_at = float("-inf")
         self._since = Since()
         self._machine: Machine | None = None
         self._events = EventLog()
@@ -105,6 +142,18 @@ class NodeLoop:
         self.stopping = False
         """Everything here is drained and stopped, as if the node had left the fleet."""
         self.view = FleetView(0, node, __version__)
+
+    def join(self, control: ControlPlane) -> None:
+        """The planes are open: this node coordinates with the others and tells them of itself."""
+        self._control = control
+        self._sharing = Sharing(lambda body: control.publish(Topic.SHARE, body))
+        self._coordination.join(control)
+        self.wake()
+
+    def part(self) -> None:
+        """The planes are closed: this node goes on with what it has."""
+        self._control = self._sharing = None
+        self._coordination.part()
 
     def wake(self) -> None:
         """Something may have changed. Callable from anywhere on the loop's thread, as often as one likes."""
@@ -311,11 +360,47 @@ class NodeLoop:
             wall=wall,
             wall_offset=wall - clock.now(),
             closing=self.closing,
+            problems=self._problems(),
+            plain=self._plain,
+            **self._others(),
+            coordinator=self._coordination.outputs.coordinator,
+            notes=self._coordination.outputs.waiting,
+            cautions=self._coordination.outputs.conditions,
         )
         new = build(picture, self._since, self._events.snapshot(), self.view.generation)
         if new != self.view:
             self.view = replace(new, generation=self.view.generation + 1)
             self._publish(self.view)
+        self._tell(picture)
+
+    def _others(self) -> _Others:
+        """What the planes say of the other nodes, and this node's own readings beside theirs."""
+        own = {self._node: self._readings()}
+        planes = self._coordination.planes
+        readings = {**planes.readings, **own} if planes is not None else own
+        now = self._ports.clock.now()
+        gauges = {name: self._steady.status(name, found, now) for name, found in readings.items()}
+        if planes is None:
+            return _Others(readings=readings, gauges=gauges)
+        return _Others(
+            shares=self._shares.read(planes.documents.get(Topic.SHARE, {}), self._node),
+            presence={name: peer.presence for name, peer in planes.peers.items()},
+            absent_seconds={n: p.absent_seconds for n, p in planes.peers.items() if p.absent_seconds},
+            readings=readings,
+            gauges=gauges,
+            rivals=planes.rivals,
+        )
+
+    def _tell(self, picture: Picture) -> None:
+        """This node's part of the picture, to the others."""
+        if self._control is None or self._sharing is None:
+            return
+        now = self._ports.clock.now()
+        self._sharing.offer(share_of(picture, self.view), now)
+        load = runner_load(picture.runners)
+        if (load != self._load and now - self._load_at >= LOAD_SECONDS_MIN) or now - self._load_at >= LOAD_SECONDS_MAX:
+            self._control.report(LOAD_KIND, load)
+            self._load, self._load_at = load, now
 
     def _checks(self, source: SourceState) -> tuple[Check, ...]:
         accepted = source.fleet is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from skulk.core.domain import (
     Blueprint,
+    BootId,
     Check,
     CommitId,
     Condition,
@@ -50,6 +51,8 @@ class Picture:
     wall: float
     wall_offset: float
     closing: bool = False
+    problems: tuple[str, ...] = ()
+    """What is wrong with this node beyond its engines, one line each."""
     shares: Mapping[NodeName, Share] = field(default_factory=dict)
     """The newest share of every other node that was seen, also of those that are gone. The same objects as at the
     tick before, as long as they say the same."""
@@ -57,6 +60,14 @@ class Picture:
     """Of every node that was seen since this daemon started; this node needs no entry."""
     readings: Mapping[NodeName, Mapping[str, Reading]] = field(default_factory=dict)
     """Telemetry by node and kind, this node's own included."""
+    gauges: Mapping[NodeName, Mapping[str, Mapping[str, object]]] = field(default_factory=dict)
+    """The readings as they are shown (`core.readings.Steady`): node → kind → `ageSeconds` and values."""
+    absent_seconds: Mapping[NodeName, float] = field(default_factory=dict)
+    """Since when nodes that were seen are gone."""
+    rivals: tuple[BootId, ...] = ()
+    """Other daemons that are live under this node's name."""
+    plain: bool = False
+    """Its planes reach beyond loopback without certificates, as its node.toml allows."""
     coordinator: NodeName | None = None
     """Who publishes the blueprints, as far as this node knows."""
     notes: tuple[Waiting, ...] = ()

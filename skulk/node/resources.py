@@ -16,13 +16,14 @@ from skulk.core.domain import (
     Link,
     NodeName,
     PlacementUid,
-    Reading,
+    Presence,
     Resource,
     Unplaced,
     Waiting,
 )
 from skulk.core.domain import Node as Declared
 from skulk.core.formats.content import content_key
+from skulk.core.health import health_of
 from skulk.core.reconcile.summary import Since, deployment_conditions
 from skulk.node.picture import Picture
 from skulk.node.placed import Placed, presence_of
@@ -113,7 +114,7 @@ def nodes(picture: Picture, placed: Placed) -> tuple[Resource, ...]:
         status: dict[str, object] = {
             **(told.status if told is not None else _manifest(declared)),
             "presence": presence_of(picture, name),
-            "readings": _readings(picture.readings.get(name, {})),
+            "readings": dict(picture.gauges.get(name, {})),
         }
         accepted = status.get("accepted") is not None
         status["ready"] = accepted and declared is not None and picture.live(name)
@@ -121,6 +122,7 @@ def nodes(picture: Picture, placed: Placed) -> tuple[Resource, ...]:
             status["participation"] = declared.participation.value
         spec = _spec(fleet, f"Node/{name}") if fleet and declared else {}
         conditions = placed.absences.get(name) or (told.conditions if told is not None else ())
+        status["health"] = _health(picture, name, told)
         resources.append(Resource("Node", name, spec, status, conditions))
     return tuple(resources)
 
@@ -140,7 +142,7 @@ def own_machine(picture: Picture) -> Resource:
         "version": picture.version,
         "os": machine.os,
         "arch": machine.arch,
-        "problems": list(machine.engine_problems),
+        "problems": [*picture.problems, *machine.engine_problems],
     }
     return Resource("Node", picture.node, {}, status, picture.source)
 
@@ -158,9 +160,18 @@ def _manifest(declared: Declared | None) -> dict[str, object]:
     }
 
 
-def _readings(readings: Mapping[str, Reading]) -> dict[str, object]:
-    """Ages in whole seconds: finer ones would make every snapshot differ from the one before."""
-    return {kind: {**r.values, "ageSeconds": int(r.age_seconds)} for kind, r in sorted(readings.items())}
+def _health(picture: Picture, name: NodeName, told: Resource | None) -> dict[str, object]:
+    own = name == picture.node
+    problems = told.status.get("problems", ()) if told is not None else ()
+    return health_of(
+        picture.readings.get(name, {}),
+        presence=Presence.LIVE if own else picture.presence.get(name),
+        absent_seconds=picture.absent_seconds.get(name, 0.0),
+        problems=[str(line) for line in problems] if isinstance(problems, list | tuple) else (),
+        conditions=told.conditions if told is not None else (),
+        rivals=picture.rivals if own else (),
+        plain=picture.plain and own,
+    ).status()
 
 
 def _build(build: EngineBuild) -> dict[str, object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -67,8 +67,10 @@ class NodeServing:
         beat_age: Callable[[], float],
         data: Callable[[], DataPlane | None] = lambda: None,
         poke: Callable[[], None] = lambda: None,
+        reset_elsewhere: Callable[[str], Awaitable[int]] | None = None,
     ) -> None:
-        """`data`: the way to other nodes, None while there is none."""
+        """`data`: the way to other nodes, None while there is none. `reset_elsewhere`: has them reset a deployment or
+        placement, and returns how many were stuck there."""
         self._owner = owner
         self._streams = streams
         self._logs = logs
@@ -77,6 +79,7 @@ class NodeServing:
         self._beat_age = beat_age
         self._data = data
         self._poke = poke
+        self._reset_elsewhere = reset_elsewhere if reset_elsewhere is not None else _nowhere
         self._view = FleetView(0, owner.node, "")
         self._changed = asyncio.Event()
         self._closing = False
@@ -263,16 +266,37 @@ class NodeServing:
 
     async def logs(self, name: str, lines: int, follow: bool) -> AsyncIterator[str]:
         uids = self._placements_of(name)
+        here = [uid for uid in uids if self._node_of(uid) in (None, self._owner.node)]
         if not uids:
-            raise _not_found(f"deployment {name!r} has no placement on this node (see `skulk why {name}`)")
-        for uid in uids[:-1]:
+            raise _not_found(f"deployment {name!r} has no placement (see `skulk why {name}`)")
+        if not here:
+            nodes = ", ".join(sorted({self._node_of(uid) or "" for uid in uids}))
+            raise _not_found(f"{name!r} runs on {nodes}, which keeps its logs: ask that node (`--url`)")
+        for uid in here[:-1]:
             async for line in self._logs.lines(uid, lines, False):
                 yield f"{uid} {line}"
-        async for line in self._logs.lines(uids[-1], lines, follow):
-            yield f"{uids[-1]} {line}"
+        async for line in self._logs.lines(here[-1], lines, follow):
+            yield f"{here[-1]} {line}"
+
+    def _node_of(self, uid: PlacementUid) -> str | None:
+        """Where a placement is; None for one that only its logs remember."""
+        placements = self._view.resources.get("placements", ())
+        node = next((r.status.get("node") for r in placements if r.name == uid), None)
+        return None if node is None else str(node)
 
     async def reset(self, name: str) -> int:
-        return self._reset(frozenset(self._placements_of(name)), frozenset((DeploymentName(name),)))
+        """Here, and on every other node that can be reached."""
+        uids = self._placements_of(name)
+        return self.reset_here(name, uids) + await self._reset_elsewhere(name)
+
+    def reset_here(self, name: str, uids: Iterable[PlacementUid] | None = None) -> int:
+        """What this node has of it; a name that it does not know clears nothing."""
+        if uids is None:
+            try:
+                uids = self._placements_of(name)
+            except RequestError:
+                return 0
+        return self._reset(frozenset(uids), frozenset((DeploymentName(name),)))
 
     def poke(self) -> None:
         self._poke()
@@ -301,6 +325,10 @@ class NodeServing:
                 )
             )
         return len(rest)
+
+
+async def _nowhere(_name: str) -> int:
+    return 0
 
 
 def _not_found(message: str) -> RequestError:

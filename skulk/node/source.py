@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from skulk.core.coordination import Invalid, Validated
-from skulk.core.domain import CommitId, Condition, ConditionType, Fleet, NodeName, Reason, Status
+from skulk.core.domain import CommitId, Condition, ConditionType, Fleet, NodeName, Reason, Status, VerifyMode
 from skulk.core.errors import SkulkError
 from skulk.core.manifests import load
 from skulk.core.ports import Clock, Journal, Repo
@@ -224,8 +224,10 @@ class SourceLoop:
         return True
 
     async def _fetch_from(self, commit: CommitId, holders: tuple[NodeName, ...]) -> bool:
-        """Get the objects from a member; they are verified as if they came from the remote."""
-        if self._bundle_of is None:
+        """Get the objects from a member; they are verified as if they came from the remote. A remote that can be
+        asked has the last word on what is in it, unless signatures say whose commit it is."""
+        signed = required_verification(self._policy, self.state.fleet) is not VerifyMode.OFF
+        if self._bundle_of is None or not (signed or self.state.misses):
             return False
         have = frozenset((self.state.accepted,)) if self.state.accepted is not None else frozenset()
         for holder in holders:

@@ -24,6 +24,7 @@ from skulk.core.domain import (
     WeightsFacts,
 )
 from skulk.core.ports import Clock, CommitFacts, Machine, Persisted, Signature, TreeFile
+from skulk.core.readings import Kind
 
 
 class FakeRepo:
@@ -336,3 +337,28 @@ class FakeJournal:
 
     def save(self, persisted: Persisted) -> None:
         self.persisted = persisted
+
+
+class FakeSampler:
+    """A machine whose readings are set by the test. `hanging` kinds never answer, `failing` ones raise."""
+
+    def __init__(self) -> None:
+        self.values: dict[Kind, Mapping[str, object]] = {
+            Kind.MEMORY: {"totalBytes": 16 * 2**30, "availableBytes": 12 * 2**30, "swapUsedBytes": 0, "pressure": None},
+            Kind.SYSTEM: {"cpuUtilisation": 0.1, "load1": 0.2, "uptimeSeconds": 100.0, "temperatureCelsius": None},
+            Kind.ACCELERATOR: {"devices": []},
+            Kind.DAEMON: {"residentBytes": 80 * 2**20, "cpuSeconds": 1.0, "openFiles": 12},
+            Kind.DISK: {"disks": [{"path": "/state", "totalBytes": 2**40, "freeBytes": 2**39}]},
+            Kind.IDENTITY: {"hostname": "fake", "os": "linux", "arch": "x86_64", "machine": None},
+        }
+        self.hanging: set[Kind] = set()
+        self.failing: set[Kind] = set()
+        self.asked: dict[Kind, int] = dict.fromkeys(Kind, 0)
+
+    async def sample(self, kind: Kind) -> Mapping[str, object]:
+        self.asked[kind] += 1
+        if kind in self.hanging:
+            await asyncio.Event().wait()
+        if kind in self.failing:
+            raise OSError("the sensor is broken")
+        return dict(self.values[kind])

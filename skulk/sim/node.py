@@ -105,6 +105,7 @@ class SimNode:
             wake=self._wake,
             poll_seconds=1.0,
             in_force=lambda: coordination.in_force,
+            announce=exchange.announce,
             bundle_of=exchange.bundle_of,
         )
         source = self.source
@@ -129,13 +130,20 @@ class SimNode:
 
         async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
             host = _Host(coordination, exchange)
-            planes = sim_planes(network, life, namespace="demo", clock=self.clock, host=host, wake=self._wake)
+
+            def wake() -> None:
+                for commit in exchange.hints():
+                    source.hint(commit)
+                self._wake()
+
+            planes = sim_planes(network, life, namespace="demo", clock=self.clock, host=host, wake=wake)
             planes.trust(keys)
             await planes.open()
             return planes
 
         def joined(planes: FleetPlanes) -> None:
-            coordination.join(planes)
+            assert self.loop is not None, "the network runs beside the loop"
+            self.loop.join(planes)
             exchange.join(planes)
 
         self.network = Network(
@@ -145,7 +153,7 @@ class SimNode:
             lambda: source.state.fleet,
             tls=True,
             joined=joined,
-            left=coordination.part,
+            left=lambda: self.loop.part() if self.loop is not None else None,
         )
 
     async def kill_daemon(self) -> None:

@@ -121,9 +121,18 @@ def test_a_node_cannot_sign_for_others(authority: Authority, tmp_path: Path):
     (tmp_path / "a.key").rename(rogue / "ca.key")
     (tmp_path / "a.pem").rename(rogue / "ca.pem")
     b = enrolled(load_authority(rogue, None), tmp_path, "b", "10.0.0.3")
+    b.write_bytes(b.read_bytes() + (rogue / "ca.pem").read_bytes())  # the whole chain is shown
     c = enrolled(authority, tmp_path, "c", "10.0.0.3")
     with pytest.raises(ssl.SSLError):
         handshake(authority_files(tmp_path / "ca")[0], b, c, "10.0.0.3")
+
+
+def test_what_a_certificate_may_be_used_for_is_written_into_it(authority: Authority, tmp_path: Path):
+    made = x509.load_pem_x509_certificate(sign(authority, request_of(tmp_path, "a"), (), NOW).pem).extensions
+    assert made.get_extension_for_class(x509.BasicConstraints).value == x509.BasicConstraints(False, None)
+    usage = made.get_extension_for_class(x509.KeyUsage).value
+    assert (usage.digital_signature, usage.key_cert_sign, usage.crl_sign) == (True, False, False)
+    assert authority.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
 
 
 # --- lifetimes ----------------------------------------------------------------------------------------------

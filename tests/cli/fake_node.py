@@ -97,7 +97,6 @@ def resources() -> dict[str, list[dict[str, Any]]]:
     }
     node = {
         "ready": True,
-        "presence": "live",
         "backends": ["mlx", "mlx-cpu"],
         "memoryBytes": 24 * GIB,
         "placedBytes": int(1.5 * GIB),
@@ -107,6 +106,17 @@ def resources() -> dict[str, list[dict[str, Any]]]:
         "arch": "x86_64",
         "participation": "full",
         "problems": [],
+        "health": {
+            "state": "degraded",
+            "findings": [
+                {
+                    "reason": "DiskNearlyFull",
+                    "message": "1.5 GiB are free at /models",
+                    "remediation": "remove models that no deployment needs, or other files there",
+                }
+            ],
+        },
+        "readings": readings(),
     }
     placement = {
         "deployment": "fox-tiny",
@@ -160,6 +170,31 @@ def resources() -> dict[str, list[dict[str, Any]]]:
         ],
         "placements": [resource("placements", UID, placement, condition("Ready", "True", "Serving", "serving"))],
         "runners": [resource("runners", UID, runner)],
+    }
+
+
+def readings() -> dict[str, Any]:
+    """Readings of a machine with one card of its own memory."""
+    card = {
+        "name": "NVIDIA GeForce RTX 3090",
+        "vendor": "nvidia",
+        "utilisation": 0.97,
+        "memoryTotalBytes": 24 * GIB,
+        "memoryUsedBytes": 22 * GIB,
+        "temperatureCelsius": 71.0,
+        "powerWatts": 348.12,
+        "unified": False,
+    }
+    disks = [
+        {"purpose": "state", "path": "/state", "totalBytes": 100 * GIB, "freeBytes": 64 * GIB},
+        {"purpose": "models", "path": "/models", "totalBytes": 50 * GIB, "freeBytes": int(1.5 * GIB)},
+        {"purpose": "old models", "path": "/old", "totalBytes": None, "freeBytes": None},
+    ]
+    return {
+        "memory": {"ageSeconds": 1.2, "totalBytes": 24 * GIB, "usedBytes": 10 * GIB, "availableBytes": 14 * GIB},
+        "system": {"ageSeconds": 1.2, "cpuUtilisation": 0.123, "powerWatts": 51.9, "temperatureCelsius": None},
+        "accelerator": {"ageSeconds": 1.3, "devices": [card]},
+        "disk": {"ageSeconds": 20.0, "disks": disks},
     }
 
 

@@ -42,6 +42,9 @@ PAGES = {
     "logs": ("logs", "fox-tiny"),
     "events": ("events",),
     "events-of-subject": ("events", "--subject", "fox-tiny"),
+    "top": ("top",),
+    "top-node": ("top", "--once", "--node", "demo"),
+    "top-unknown-node": ("top", "--node", "dema"),
     "reconcile": ("reconcile", "fox-tiny", "--reset"),
     "reconcile-without-wish": ("reconcile", "fox-tiny"),
 }

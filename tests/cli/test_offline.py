@@ -341,6 +341,19 @@ def test_doctor_names_each_problem_with_a_fix(tmp_path: Path, skulk: Skulk) -> N
         assert found[check][0]["fix"]
 
 
+@pytest.mark.parametrize(("mode", "level"), [(0o600, "ok"), (0o644, "problem")])
+def test_doctor_looks_whether_the_webhook_secret_can_be_used(
+    mode: int, level: str, tmp_path: Path, skulk: Skulk
+) -> None:
+    file = node_toml(tmp_path, free_port())
+    (tmp_path / "hook").write_text("0123456789abcdef")
+    (tmp_path / "hook").chmod(mode)
+    file.write_text(file.read_text() + '[webhook]\nsecretFile = "hook"\n')
+    _, found = findings(skulk, file)
+    assert found["webhook"][0]["level"] == level
+    assert "0123456789abcdef" not in str(found)
+
+
 @pytest.mark.parametrize("text", ["name = 1", "nme = 'x'", "[[["])
 def test_doctor_survives_a_broken_node_toml(text: str, tmp_path: Path, skulk: Skulk) -> None:
     file = tmp_path / "node.toml"

@@ -324,6 +324,24 @@ def test_a_commit_in_force_that_this_repository_lacks_falls_back_to_head(
     assert report["base"] == {"revision": "HEAD", "commit": one_node}
 
 
+def test_a_node_that_is_away_keeps_what_it_runs_and_takes_nothing_new(
+    checkout: Checkout, one_node: str, node: FakeNode, skulk: Skulk
+) -> None:
+    checkout.node("away", "ordinal: 2")
+    show(node, checkout, checkout.commit("Two nodes"))
+    (here,) = [n for n in node.resources["nodes"] if n["name"] == "demo"]
+    away = {**here, "name": "away", "status": {**here["status"], "presence": "lost"}}
+    node.resources["nodes"] = [away, here]
+    checkout.deployment("chat", "model: fox", "replicas: 2")
+    result = skulk("plan", "--live", node.url, "-o", "json")
+    assert result.exit_code == 1, result.output
+    report = json.loads(result.stdout)
+    assert [(r["node"], r["message"]) for r in report["leftOut"]] == [
+        ("away", "is lost: it keeps what it runs and takes nothing new")
+    ]
+    assert {r["after"]["node"] for r in report["replicas"]} == {"demo"}
+
+
 def test_a_node_of_another_kind_is_no_change_but_exit_4(checkout: Checkout, node: FakeNode, skulk: Skulk) -> None:
     node.resources["nodes"][0]["status"]["builds"] = [{"backend": 7}]
     result = skulk("plan", "--live", node.url)

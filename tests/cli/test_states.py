@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_without_a_word_nothing_is_written_and_the_diff_can_be_applied(fleet: Pa
     quiet = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": "/"}
     subprocess.run(["git", "apply", "-"], input=result.stdout, text=True, cwd=fleet, check=True, env=quiet)
     assert texts(fleet)["fleet/nodes/mac-1.yaml"] == NODE.replace("  # more", "  cordon: true\n  # more")
+
+
+def test_odd_line_ends_survive_the_diff(fleet: Path, skulk: Skulk) -> None:
+    file = fleet / "fleet/nodes/mac-1.yaml"
+    before = NODE.replace("\n", "\r\n").encode().removesuffix(b"\r\n")
+    file.write_bytes(before)
+    # not by the runner, which reads line ends as it likes
+    command = [sys.executable, "-m", "skulk.cli.main", "cordon", "mac-1"]
+    patch = subprocess.run(command, cwd=fleet, check=True, capture_output=True).stdout
+    quiet = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": "/"}
+    subprocess.run(["git", "apply", "--whitespace=nowarn", "-"], input=patch, cwd=fleet, check=True, env=quiet)
+    assert file.read_bytes() == before.replace(b"  # more", b"  cordon: true\r\n  # more")
 
 
 @pytest.mark.parametrize(

@@ -178,5 +178,6 @@ def test_proper_ancestors_are_told_from_the_rest(repos: Any):
         assert await port.older(everything, first) == frozenset()
         assert await port.older(everything, "f" * 40) == frozenset()
         assert await port.older(frozenset(), third) == frozenset()
+        assert await world.other(empty=True).older(everything, third) == frozenset()
 
     repos.run(story)

@@ -129,7 +129,11 @@ def test_out_comes_what_went_in(given_report: Report):
 
 @pytest.mark.parametrize(
     "question",
-    [codec.Question(), codec.Question(CommitId("c" * 40), frozenset({CommitId("a" * 40), CommitId("b" * 40)}))],
+    [
+        codec.Question(),
+        codec.Question(reset="chat"),
+        codec.Question(CommitId("c" * 40), frozenset({CommitId("a" * 40), CommitId("b" * 40)})),
+    ],
 )
 def test_a_question_reads_as_it_was_put(question: codec.Question):
     assert codec.decode_question(codec.encode_question(question)) == question

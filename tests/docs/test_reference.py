@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import re
 import tomllib
@@ -14,11 +15,13 @@ import pytest
 from pages import REFERENCE, ROOT, blocks, headings, sections
 from pydantic import BaseModel
 
+from skulk.adapters.telemetry import MachineSampler
 from skulk.cli.reference import blocks as generated_blocks
 from skulk.cli.reference import constants, errors_page, node_toml_keys, pages, refreshed
-from skulk.core import ports
+from skulk.core import health, ports
 from skulk.core.domain import ConditionType, Reason
 from skulk.core.errors import CODES
+from skulk.core.readings import INTERVAL_SECONDS, Kind
 from skulk.core.reconcile import limits, polling
 from skulk.core.reconcile.machine import Phase
 from skulk.core.reconcile.rules import RULES
@@ -72,6 +75,27 @@ def test_every_reason_has_a_heading_and_a_paragraph() -> None:
     assert [reason for reason, text in found.items() if len(text) < LEAST_PROSE_CHARACTERS] == []
 
 
+def test_every_reason_and_state_of_health_has_a_paragraph() -> None:
+    found = sections(REFERENCE / "health.md")
+    assert list(found) == [reason.value for reason in health.HealthReason]
+    assert [reason for reason, text in found.items() if len(text) < LEAST_PROSE_CHARACTERS] == []
+    text = (REFERENCE / "health.md").read_text("utf-8")
+    assert [state for state in health.HealthState if f"| `{state.value}` |" not in text] == []
+
+
+def test_every_kind_of_reading_is_listed_with_its_pace_and_its_values() -> None:
+    text = (REFERENCE / "telemetry.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) s \| (.+) \|$", text, re.MULTILINE)
+    assert {kind: float(seconds) for kind, seconds, _ in rows} == {k.value: v for k, v in INTERVAL_SECONDS.items()}
+
+    async def missing() -> set[str]:
+        sampler = MachineSampler({"state": ROOT})
+        listed = {kind: set(re.findall(r"`(\w+)`", values)) for kind, _, values in rows}
+        return {name for kind in Kind for name in set(await sampler.sample(kind)) - listed[kind.value]}
+
+    assert asyncio.run(missing()) == set()
+
+
 def test_every_condition_is_explained() -> None:
     text = (REFERENCE / "conditions.md").read_text("utf-8")
     assert [kind for kind in ConditionType if f"| `{kind.value}` |" not in text] == []
@@ -91,7 +115,7 @@ def test_every_phase_of_the_flight_recorder_is_listed() -> None:
 # --- limits and settings ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [limits, polling], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [limits, polling, health], ids=lambda module: module.__name__)
 def test_every_limit_is_listed_with_its_value_and_a_reason(module: Any) -> None:
     rows = re.findall(r"^\| `([A-Z0-9_]+)` \| ([0-9.e+-]+) \| (.+) \|$", (REFERENCE / "limits.md").read_text(), re.M)
     listed = {(name, float(value)) for name, value, reason in rows if len(reason) >= LEAST_PROSE_CHARACTERS}

@@ -1,13 +1,14 @@
 """What probes, scrapers and log readers see."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from gateway_fakes import COMMIT, Gate, fails, says, says_then_waits, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from skulk.core.domain import Check, Condition, ConditionType, Reason, Status
+from skulk.core.domain import Check, Condition, ConditionType, NodeName, Reason, Resource, Status
 from skulk.core.errors import RUN_LOST, RequestError
 
 QUESTION = [{"role": "user", "content": "a secret prompt"}]
@@ -44,6 +45,31 @@ def test_live_looks_at_the_loop_alone(serving, gateway):
         serving.publish(checks=(Check("loop", False, "no tick for 60 s"),))
         assert http.get("/livez").status_code == 503
         assert "no tick" in http.get("/livez?verbose").text
+
+
+def test_readings_of_the_own_node_are_metrics_and_what_is_unknown_has_no_sample(serving, gateway):
+    card = {"name": "GPU", "vendor": "amd", "utilisation": 0.5, "memoryUsedBytes": 7, "powerWatts": None}
+    status = {
+        "readings": {
+            "memory": {"ageSeconds": 1.0, "totalBytes": 100, "availableBytes": 40, "swapUsedBytes": None},
+            "accelerator": {"devices": [card, {**card, "utilisation": None}]},
+            "disk": {"disks": [{"path": "/state", "freeBytes": 12}]},
+        },
+        "health": {"state": "degraded", "findings": []},
+    }
+    other = Resource("Node", "two", {}, {"readings": {"memory": {"totalBytes": 999}}})
+    serving.publish(resources={"nodes": (Resource("Node", "one", {}, status), other)})
+    with gateway.http() as http:
+        found = samples(http)
+    first = {"device": "0", "name": "GPU", "vendor": "amd"}
+    assert value(found, "skulk_node_memory_total_bytes") == 100
+    assert value(found, "skulk_node_swap_used_bytes") is None
+    assert value(found, "skulk_node_disk_free_bytes", path="/state") == 12
+    assert value(found, "skulk_accelerator_utilisation_ratio", **first) == 0.5
+    assert value(found, "skulk_accelerator_utilisation_ratio", **first | {"device": "1"}) is None
+    assert value(found, "skulk_accelerator_memory_used_bytes", **first | {"device": "1"}) == 7
+    assert not [name for name, _ in found if name == "skulk_accelerator_power_watts"]
+    assert [value(found, "skulk_node_health", state=s) for s in ("ok", "degraded", "failing")] == [0, 1, 0]
 
 
 def samples(http):
@@ -88,6 +114,19 @@ def test_names_that_clients_invent_make_no_series(gateway):
         text = http.get("/metrics").text
     assert "invented" not in text
     assert 'gen_ai_request_model="unknown"' in text
+
+
+def test_runners_of_other_nodes_are_left_to_their_own_scrape(serving, gateway):
+    view = serving.view()
+    (model,) = [m for m in view.models if m.names[0] == "tiny"]
+    there = replace(model, routes=tuple(replace(route, node=NodeName("two")) for route in model.routes))
+    (runner,) = view.resources["runners"]
+    runners = (replace(runner, status={**runner.status, "node": "two"}),)
+    with gateway.http() as http:
+        serving.publish(models=(there,), resources={**view.resources, "runners": runners})
+        text = http.get("/metrics").text
+    assert "skulk_runner_state{" not in text
+    assert "skulk_requests_running{" not in text
 
 
 def test_state_metrics_are_those_of_the_view_at_the_scrape(serving, gateway):

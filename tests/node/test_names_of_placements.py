@@ -29,7 +29,10 @@ def serving(reset: list[frozenset[PlacementUid]]) -> NodeServing:
     made = NodeServing(owner, None, Logs(), VirtualClock(), reset=record, beat_age=lambda: 0.0)  # type: ignore[arg-type]
     resources = {
         "deployments": (Resource("Deployment", "chat", {}, {}), Resource("Deployment", "idle", {}, {})),
-        "placements": (Resource("Placement", "uid-1", {}, {"deployment": "chat"}),),
+        "placements": (
+            Resource("Placement", "uid-1", {}, {"deployment": "chat", "node": "demo"}),
+            Resource("Placement", "uid-2", {}, {"deployment": "far", "node": "attic"}),
+        ),
     }
     made.publish(FleetView(1, NodeName("demo"), "0", resources=resources))
     return made
@@ -55,7 +58,7 @@ def test_a_deployment_without_a_placement_is_known_but_has_no_logs():
     async def story() -> None:
         made = serving([])
         assert await made.reset("idle") == 0
-        with pytest.raises(RequestError, match="'idle' has no placement on this node") as caught:
+        with pytest.raises(RequestError, match="'idle' has no placement ") as caught:
             await read(made, "idle")
         assert caught.value.status == 404
 
@@ -66,5 +69,14 @@ def test_a_name_that_nothing_has_is_not_found():
     async def story() -> None:
         with pytest.raises(RequestError, match="no deployment or placement is called 'nope'"):
             await serving([]).reset("nope")
+
+    run(story())
+
+
+def test_the_logs_of_a_placement_elsewhere_are_asked_for_there():
+    async def story() -> None:
+        with pytest.raises(RequestError, match="'far' runs on attic, which keeps its logs") as caught:
+            await read(serving([]), "far")
+        assert caught.value.status == 404
 
     run(story())

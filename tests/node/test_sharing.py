@@ -49,6 +49,7 @@ def test_mere_numbers_are_published_now_and_then() -> None:
 
 def test_a_share_is_of_its_own_node_alone() -> None:
     made = world("b c")
+    assert made.share(B).placements == (), "what is planned for it and not begun"
     on_b, on_c = made.start(B), made.start(C)
     share = made.share(B, lambda p: replace(p, shares={C: made.share(C)}))
     assert [p.name for p in share.placements] == [r.name for r in share.runners] == [on_b]

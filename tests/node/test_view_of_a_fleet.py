@@ -185,16 +185,21 @@ def test_a_node_that_accepted_nothing_is_there_and_not_ready() -> None:
     assert (b.status["presence"], b.status["ready"]) == ("live", False)
 
 
-def test_readings_are_shown_with_their_age() -> None:
+def test_readings_are_shown_as_they_were_made_for_showing() -> None:
     made = two_on("b c")
-    readings = {
-        B: {"memory": Reading({"freeBytes": 5, "ageSeconds": 99}, 2.7)},
-        A: {"memory": Reading({"freeBytes": None}, 0.2)},
-    }
-    view = made.view(A, made.all_shares(), readings=readings)
-    assert named(view, "nodes", "b").status["readings"] == {"memory": {"freeBytes": 5, "ageSeconds": 2}}
-    assert named(view, "nodes", "a").status["readings"] == {"memory": {"freeBytes": None, "ageSeconds": 0}}
-    assert named(view, "nodes", "c").status["readings"] == {}
+    gauges = {B: {"memory": {"freeBytes": 5, "ageSeconds": 2}}}
+    view = made.view(A, made.all_shares(), gauges=gauges)
+    assert named(view, "nodes", "b").status["readings"] == gauges[B]
+    assert named(view, "nodes", "a").status["readings"] == {}
+
+
+def test_a_node_is_shown_with_its_health() -> None:
+    made = two_on("b c")
+    full = {"disk": Reading({"disks": [{"purpose": "state", "path": "/s", "totalBytes": 1e12, "freeBytes": 1e6}]}, 1.0)}
+    view = made.view(A, made.all_shares(), readings={B: full})
+    health = named(view, "nodes", "b").status["health"]
+    assert isinstance(health, dict)
+    assert (health["state"], [f["reason"] for f in health["findings"]]) == ("failing", ["DiskNearlyFull"])
 
 
 def test_the_load_comes_from_young_readings_else_from_the_share() -> None:

@@ -54,7 +54,7 @@ async def known_commits(
     mirror: Path, commits: Collection[CommitId], label: str, timeout_seconds: float
 ) -> tuple[CommitId, ...]:
     """Those of `commits` (full ids) that are commits in the mirror, sorted; at most HAVE_MAX are looked at."""
-    if not commits:
+    if not commits or not mirror.is_dir():
         return ()
     asked = sorted(commits)[:HAVE_MAX]
     kinds = await _kinds(mirror, asked, label, timeout_seconds)

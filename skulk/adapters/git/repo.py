@@ -112,7 +112,10 @@ class GitRepo:
             if not await known_commits(repository, (commit,), self.label, self._timeout_seconds):
                 await read_bundle(repository, commit, data, self.label, self._timeout_seconds)
 
-        await self._mirror.fill(put)
+        try:
+            await self._mirror.fill(put)
+        except SkulkError as error:
+            raise self._noted(error) from error.__cause__
 
     async def older(self, commits: Collection[CommitId], than: CommitId) -> frozenset[CommitId]:
         """Proper ancestors of `than` among `commits`. Raises SRC_CORRUPT, SRC_TIMEOUT."""

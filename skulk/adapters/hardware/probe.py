@@ -6,7 +6,6 @@ memory may be used.
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,8 @@ from pathlib import Path
 import psutil
 
 from skulk.adapters.engine_envs import EngineCatalogue
+from skulk.adapters.hardware.naming import architecture, nearest_existing, system_name
 from skulk.core.ports import Machine
-
-_SYSTEMS = {"Linux": "linux", "Darwin": "macos"}
-_ARCHITECTURES = {"AMD64": "x86_64", "x86-64": "x86_64"}
 
 
 class MachineProbe:
@@ -42,10 +39,10 @@ class MachineProbe:
         total = int(psutil.virtual_memory().total)
         return Machine(
             memory_bytes=total if self._memory_cap_bytes is None else min(total, self._memory_cap_bytes),
-            os=_SYSTEMS.get(platform.system(), platform.system().lower()),
-            arch=_ARCHITECTURES.get(platform.machine(), platform.machine()),
+            os=system_name(),
+            arch=architecture(),
             builds=builds,
-            disk_bytes=shutil.disk_usage(self._existing()).total,
+            disk_bytes=shutil.disk_usage(nearest_existing(self._state_dir)).total,
             engine_problems=problems,
         )
 
@@ -57,11 +54,4 @@ class MachineProbe:
         return max(0, min(available, self._memory_cap_bytes - self._reserved_by_runners()))
 
     def free_disk_bytes(self) -> int:
-        return shutil.disk_usage(self._existing()).free
-
-    def _existing(self) -> Path:
-        """The state directory, or the nearest directory above it that exists."""
-        path = self._state_dir.absolute()
-        while not path.exists() and path != path.parent:
-            path = path.parent
-        return path
+        return shutil.disk_usage(nearest_existing(self._state_dir)).free

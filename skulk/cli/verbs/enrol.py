@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from skulk.cli import changes
 from skulk.cli.options import DEFAULT_CONFIG, ConfigOption
 from skulk.cli.scaffold.manifests import node_yaml
 from skulk.cli.scaffold.model import name_from
-from skulk.cli.terminal import is_interactive
+from skulk.cli.terminal import is_interactive, printable
 from skulk.cli.verbs.states import PathOption
 from skulk.cli.worktree import ordinals_of_history
 from skulk.core.domain.desired import Node
@@ -163,6 +164,9 @@ def sign(
     if changes.is_inside(directory, path):
         message = f"{directory} lies inside the checkout: a commit would publish the authority's key"
         raise InvalidInput(CRT_AUTHORITY, message, fix="keep it elsewhere, best on a medium of its own: --ca DIR")
+    if new_ca and any(other.public_key for other in checkout.fleet.nodes.values() if other.name != node.name):
+        # Legitimate when an authority is replaced, a disaster when somebody only sits at another machine.
+        print("note: nodes that are enrolled already trust another authority; sign all of them anew", file=sys.stderr)
     now = datetime.datetime.now(datetime.UTC)
     authority = _authority(directory, checkout.fleet.namespace, new_ca, passphrase_file, now)
     hosts = [] if node.address is None else [host_and_port(node.address)[0]]
@@ -186,7 +190,9 @@ def sign(
 def _declared(checkout: changes.Checkout, name: NodeName, request_file: Path) -> Node:
     node = checkout.fleet.nodes.get(name)
     if node is None:
-        message = f'{request_file} asks for "{name[:80]!s}", but no Node manifest in {checkout.root} has that name'
+        message = (
+            f'{request_file} asks for "{printable(name)[:80]}", but no Node manifest in {checkout.root} has that name'
+        )
         raise Refused(CRT_REQUEST, message, fix="`skulk node add NAME` first, or correct `name` in its node.toml")
     return node
 

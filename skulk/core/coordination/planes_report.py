@@ -57,10 +57,12 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """For the report; or, when `commit` is set, for its objects beyond those of `have`."""
+    """For the report; or, when `commit` is set, for its objects beyond those of `have`; or, when `reset` is set, to
+    clear what is stuck of that deployment or placement."""
 
     commit: CommitId | None = None
     have: frozenset[CommitId] = frozenset()
+    reset: str | None = None
 
 
 def encode_report(report: Report) -> bytes:
@@ -113,7 +115,7 @@ def encode_question(question: Question) -> bytes:
     bundle = None
     if question.commit is not None:
         bundle = {"commit": question.commit, "have": sorted(question.have)}
-    return dump({"bundle": bundle})
+    return dump({"bundle": bundle, "reset": question.reset})
 
 
 def decode_question(data: bytes) -> Question:
@@ -123,7 +125,7 @@ def decode_question(data: bytes) -> Question:
         f.require("bundle")
         bundle = f.mapping_or_none("bundle")
         if bundle is None:
-            return Question()
+            return Question(reset=f.text_or_none("reset"))
         inner = Fields(bundle)
         return Question(CommitId(inner.text("commit")), frozenset(CommitId(c) for c in inner.texts("have")))
 
