@@ -90,6 +90,7 @@ class _Story:
                 self._asked_second = True
                 say(f"asking {SECOND_MODEL} through {self._place.desk.name}, {tower.name} answers: {QUESTION}")
                 ask(self._client, SECOND_MODEL, QUESTION)
+                say(f'both engines serve; try it: skulk run {SECOND_MODEL} "What is 6 * 7?"')
 
     def _ask_first(self) -> None:
         place = self._place

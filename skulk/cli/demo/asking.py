@@ -21,7 +21,6 @@ Try it, from another terminal in this directory:
     .choices[0].message.content)"
 
   skulk run chat "Tell me a story about a fox."
-  skulk run chat-gguf "What is 6 * 7?"
   skulk get nodes -o wide
   skulk why chat-gguf
   skulk top
