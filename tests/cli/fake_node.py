@@ -105,6 +105,7 @@ def resources() -> dict[str, list[dict[str, Any]]]:
         "os": "linux",
         "arch": "x86_64",
         "participation": "full",
+        "presence": "live",
         "problems": [],
         "health": {
             "state": "degraded",
