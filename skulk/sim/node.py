@@ -156,6 +156,15 @@ class SimNode:
             left=lambda: self.loop.part() if self.loop is not None else None,
         )
 
+    async def silence(self) -> FleetPlanes:
+        """Its loops end and its planes stay open: whoever holds them speaks in this node's name, with its key."""
+        assert self.network is not None, "boot() first"
+        assert self.network.planes is not None, "nothing is open yet"
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return self.network.planes
+
     async def kill_daemon(self) -> None:
         if self.sim_network is not None:
             self.sim_network.crash(self.name)

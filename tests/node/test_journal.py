@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,44 @@ def test_a_commit_that_cannot_be_remembered_is_taken_as_soon_as_it_can(tmp_path:
         assert sim.source.state.accepted == commit
 
     run(story())
+
+
+def test_promise_document_and_life_survive_and_only_the_newest_body_is_kept(tmp_path: Path):
+    path = tmp_path / "journal.json"
+    journal = FileJournal(path)
+    journal.save(Persisted(accepted=CommitId("c" * 40), promised=7, document=b"first", proof=b"\x00\xff", life=3))
+    saved = replace(journal.load(), document=b"second", promised=8)
+    journal.save(saved)
+    assert FileJournal(path).load() == saved
+    assert len(list(tmp_path.iterdir())) == 2
+    journal.save(replace(saved, document=None))
+    assert FileJournal(path).load().document is None
+    assert [p.name for p in tmp_path.iterdir()] == ["journal.json"]
+
+
+def test_a_damaged_body_is_no_document_and_the_promise_stays(tmp_path: Path):
+    path = tmp_path / "journal.json"
+    FileJournal(path).save(Persisted(promised=7, document=b"body"))
+    (body,) = tmp_path.glob("document-*.json")
+    body.write_bytes(b"bod")
+    assert FileJournal(path).load() == Persisted(promised=7)
+    body.unlink()
+    assert FileJournal(path).load() == Persisted(promised=7)
+    path.write_text(json.dumps({"promised": 7, "document": "../../etc/passwd", "proof": "!", "life": "x"}))
+    assert FileJournal(path).load() == Persisted(promised=7)
+
+
+def test_a_body_that_cannot_be_written_leaves_the_journal_as_it_was(tmp_path: Path):
+    path = tmp_path / "journal.json"
+    journal = FileJournal(path)
+    journal.save(Persisted(promised=7, document=b"body"))
+    for file in tmp_path.glob("document-*"):
+        file.unlink()
+    # a directory where the next body would be: it cannot be replaced by a file
+    digest = hashlib.sha256(hashlib.sha256(b"next").hexdigest().encode()).hexdigest()[:16]
+    (tmp_path / f"document-{digest}.json" / "x").mkdir(parents=True)
+    with pytest.raises(Transient) as caught:
+        journal.save(Persisted(promised=8, document=b"next"))
+    assert caught.value.code is SRC_DISK
+    assert journal.load().promised == 7
+    assert FileJournal(path).load().promised == 7

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from simfleets import CHAT, NAMES, TWICE, Fleet, apart
 from simworlds import fleet
 
-from skulk.core.domain import ConditionType, Status
+from skulk.core.coordination import compose
+from skulk.core.coordination.planes_report import Told, encode_told
+from skulk.core.domain import ConditionType, NodeName, Status, Topic
+from skulk.node.hearing import announcement
 from skulk.sim.clock import run
 from skulk.sim.fakes import FakeRepo
 
@@ -154,5 +158,55 @@ def test_a_minority_publishes_nothing_under_quorum_majority(quorum: str):
         again = fleet_.repo.commit({**TWICE, **extra})
         await fleet_["a"].run_for(60)
         assert fleet_.agreed(again, "a") is (quorum == "none")
+
+    story(body)
+
+
+@pytest.mark.parametrize("proof", ["none", "its own", "of another document"])
+def test_a_member_cannot_put_a_document_into_another_ones_mouth(proof: str):
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(CHAT)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(1))
+        true = fleet["c"].coordination.state.durable.document
+        assert true is not None
+        assert true.version.author == "a"
+        planes = await fleet["c"].silence()
+        # Nothing placed, by "a", newer than the true one: whoever believed it would stop the runner.
+        empty = replace(true.blueprint, placements=(), seq=true.version.seq + 1)
+        forged = compose(NodeName("a"), tuple(true.members), empty)
+        planes.hold([forged.body])
+        own = planes.publish(Topic.ANNOUNCEMENT, announcement(forged.version))
+        told, _ = fleet["b"].coordination.hearing.told[NodeName("c")]
+        proofs = {"none": b"", "its own": own, "of another document": told.proof}
+        lie = replace(told.report, accepted=forged.version)
+        planes.publish(Topic.STATUS, encode_told(Told(told.number + 1, proofs[proof], lie)))
+        for name in ("a", "b"):
+            await fleet[name].run_for(10)
+        assert fleet["b"].coordination.hearing.told[NodeName("c")][0].report.accepted == forged.version, "it was heard"
+        assert all(fleet[n].coordination.state.durable.document != forged for n in ("a", "b"))
+        assert len(fleet.alive()) == 1
+
+    story(body)
+
+
+def test_an_old_document_that_is_told_again_changes_nothing():
+    async def body(fleet: Fleet) -> None:
+        first = fleet.repo.commit(CHAT)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(first) and fleet.ready(1))
+        old = fleet["c"].coordination.state.durable.document
+        assert old is not None
+        told, _ = fleet["b"].coordination.hearing.told[NodeName("c")]
+        second = fleet.repo.commit(TWICE)
+        await fleet.until(lambda: fleet.agreed(second) and fleet.ready(2))
+        now = fleet.documents()["b"]
+        planes = await fleet["c"].silence()
+        planes.hold([old.body])
+        planes.publish(Topic.STATUS, encode_told(replace(told, number=told.number + 1000)))
+        for name in ("a", "b"):
+            await fleet[name].run_for(10)
+        assert fleet.documents()["b"] == now
+        assert len(fleet.alive()) >= 2
 
     story(body)
