@@ -13,7 +13,7 @@ from skulk.cli.demo.asking import ask, print_lines
 from skulk.cli.demo.daemons import Daemons, running, stop_left_over
 from skulk.cli.demo.endings import Endings
 from skulk.cli.demo.layout import PORT, ROOT, Site, shown
-from skulk.cli.demo.showing import Board, say, serves, views
+from skulk.cli.demo.showing import Board, lacks_engine, say, serves, views
 from skulk.core.errors import SkulkError
 
 QUESTION = "What is 9 * 7?"
@@ -84,6 +84,8 @@ class _Story:
             if not self._asked and serves(view, MODEL, self._commit):
                 self._asked = True
                 self._ask_first()
+                self._give_engine(missing=lacks_engine(view, tower.name))
+                print_lines(self._place)
             if self._asked:
                 self._board.explain_compiler(view, tower.name, SECOND_MODEL)
             if self._asked and not self._asked_second and serves(view, SECOND_MODEL, self._commit):
@@ -99,10 +101,14 @@ class _Story:
         ask(self._client, MODEL, QUESTION, lambda: first.append(time.monotonic() - self._began))
         if first:
             say(f"first token {first[0]:.1f} s after the start of the demo")
-        # Only now: on a fresh machine it compiles for minutes, and the first answer goes first.
-        layout.write_config(place, place.tower, install=True)
-        self._daemons.read_again(place.tower)
-        print_lines(place)
+
+    def _give_engine(self, *, missing: bool) -> None:
+        """Only now: on a fresh machine the tower compiles for minutes, and the first answer goes first."""
+        tower = self._place.tower
+        layout.write_config(self._place, tower, install=True)
+        self._daemons.read_again(tower)
+        if missing:
+            say(f"{tower.name} now gets llama.cpp, in the background, with low priority, and kept for the next time")
 
     def _look(self) -> None:
         """At the daemons: until there is an answer, the end of one is the end of the demo; later it is a test."""

@@ -33,7 +33,7 @@ what it will do (and ends with 1, because there are changes):
 
   cd {checkout}
   sed -i.bak 's/model: fox-tiny$/model: fox-tiny-bf16/' fleet/deployments/chat.yaml && rm fleet/deployments/*.bak
-  skulk plan
+  skulk plan --live {url}
   git commit -am 'Serve the bf16 weights' && git push origin main
   skulk wait deployment/chat --for=applied=$(git rev-parse HEAD) --for=Ready --timeout 2m
   git revert --no-edit HEAD && git push origin main

@@ -119,6 +119,11 @@ def ready(resource: Json) -> bool:
     return (condition(resource, "Ready") or {}).get("status") == "True"
 
 
+def lacks_engine(view: Json, node: str) -> bool:
+    """The node offers nothing to run models with."""
+    return any(n["name"] == node and not n["status"].get("backends") for n in view["resources"]["nodes"])
+
+
 def serves(view: Json, deployment: str, commit: str) -> bool:
     """The deployment is Ready, and the commit in force."""
     found = [d for d in view["resources"]["deployments"] if d["name"] == deployment]
