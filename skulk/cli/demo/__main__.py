@@ -84,7 +84,8 @@ class _Story:
             if not self._asked and serves(view, MODEL, self._commit):
                 self._asked = True
                 self._ask_first()
-                self._give_engine(missing=lacks_engine(view, tower.name))
+                if lacks_engine(view, tower.name):
+                    self._give_engine()
                 print_lines(self._place)
             if self._asked:
                 self._board.explain_compiler(view, tower.name, SECOND_MODEL)
@@ -102,13 +103,12 @@ class _Story:
         if first:
             say(f"first token {first[0]:.1f} s after the start of the demo")
 
-    def _give_engine(self, *, missing: bool) -> None:
+    def _give_engine(self) -> None:
         """Only now: on a fresh machine the tower compiles for minutes, and the first answer goes first."""
         tower = self._place.tower
         layout.write_config(self._place, tower, install=True)
         self._daemons.read_again(tower)
-        if missing:
-            say(f"{tower.name} now gets llama.cpp, in the background, with low priority, and kept for the next time")
+        say(f"{tower.name} now gets llama.cpp, in the background, with low priority, and kept for the next time")
 
     def _look(self) -> None:
         """At the daemons: until there is an answer, the end of one is the end of the demo; later it is a test."""
