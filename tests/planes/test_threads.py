@@ -122,9 +122,10 @@ def test_attempts_to_open_on_a_taken_port_leave_nothing_behind():
                     await join()
         assert ".rs" not in caught.value.message
         assert "in use" in caught.value.message
-        async with asyncio.timeout(30):
-            while any(thread.name.startswith("skulk-planes") for thread in threading.enumerate()):
-                await asyncio.sleep(0.01)
+        writers_left = [t for t in threading.enumerate() if t.name.startswith("skulk-planes")]
+        for thread in writers_left:
+            await asyncio.to_thread(thread.join, 30)
+        assert not any(t.is_alive() for t in writers_left)
         assert await (await join()).close(5.0)
 
     asyncio.run(main())
@@ -140,9 +141,8 @@ def test_a_new_dial_list_that_cannot_be_opened_at_first_is_opened_by_the_next_at
         transport = a._transport
         assert isinstance(transport, ZenohTransport)
         transport._settings = replace(settings, listen=(f"tcp/127.0.0.1:{other}",))
-        with socket.create_server(("127.0.0.1", other)):
-            with pytest.raises(Transient, match="cannot be opened"):
-                await a.redial(full)
+        with socket.create_server(("127.0.0.1", other)), pytest.raises(Transient, match="cannot be opened"):
+            await a.redial(full)
         transport._settings = replace(transport._settings, listen=settings.listen)
         assert await a.redial(full), "nothing was open"
         assert not await a.redial(full)
