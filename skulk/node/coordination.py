@@ -86,6 +86,9 @@ class Coordination:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._number = 0
         self._told: Report | None = None
+        self._encoded: tuple[Told, bytes] | None = None
+        self._not_kept = ""
+        """Why the last document could not be written: told once, and tried again with every round."""
         self._local: Local | None = None
         self._source = SourceState()
         self.outputs = Outputs()
@@ -100,6 +103,10 @@ class Coordination:
                 document = read(kept.document)
             except DocumentError as error:
                 _log.warning("document_unreadable", error=str(error))
+        if document is not None and self._node not in document.members:
+            # The node has another name now: what was made for the old one orders nothing here.
+            _log.warning("document_of_another_node", members=sorted(document.members))
+            document = None
         if document is not None and kept.proof:
             self.hearing.proofs[document.version.digest] = kept.proof
         return State(Durable(kept.promised, document))
@@ -178,6 +185,7 @@ class Coordination:
         view = self.planes
         if view is not None and self._control is not None:
             self.hearing.take_in(view, self._control)
+            self.hearing.forget_proofs(self.state.durable.document)
         observed = self._observed(view, source, local)
         new, outputs = coordinate(self.state, observed, self._clock.now(), self._plan)
         before = self.state
@@ -187,9 +195,12 @@ class Coordination:
                     self._persist(action.durable)
                 except SkulkError as error:
                     # Nobody may hear of what is not on disk: this round did not happen.
-                    _log.warning("document_not_kept", code=error.code.id, error=error.message)
+                    if error.message != self._not_kept:
+                        _log.warning("document_not_kept", code=error.code.id, error=error.message)
+                    self._not_kept = error.message
                     self.state = before
                     return
+                self._not_kept = ""
                 self.state = replace(self.state, durable=action.durable)
             else:
                 self._do(action)
@@ -237,7 +248,6 @@ class Coordination:
                 placements=len(blueprint.placements),
             )
         self._hold(document)
-        self.hearing.forget_proofs(document)
 
     def hold_bundles(self, bundles: tuple[bytes, ...]) -> None:
         """Answer for these as well."""
@@ -313,7 +323,11 @@ class Coordination:
             self._number += 1
             self._told = report
         proof = self.hearing.proofs.get(report.accepted.digest, b"") if report.accepted is not None else b""
-        return encode_told(Told(self._number, proof, report))
+        told = Told(self._number, proof, report)
+        if self._encoded is None or self._encoded[0] != told:
+            # Wanted several times a second, and the same for hours.
+            self._encoded = told, encode_told(told)
+        return self._encoded[1]
 
     def answer(self) -> bytes:
         """This node's report, for a member that asks. Raises MessageError before the first round."""

@@ -230,13 +230,17 @@ class Daemon:
             tls=settings.tls is not None,
             seeds=self._config.planes.seeds,
             joined=self._joined,
-            left=lambda: self._loop.part(),
+            left=self._left,
         )
 
     def _joined(self, planes: FleetPlanes) -> None:
         self._loop.join(planes)
         self._exchange.join(planes)
         self._wake()
+
+    def _left(self) -> None:
+        self._loop.part()
+        self._exchange.part()
 
     def _report(self, kind: str, values: Mapping[str, object]) -> None:
         if self._network is not None and self._network.planes is not None:

@@ -122,7 +122,7 @@ class Network:
             return
         _log.info("planes_redialled", dial=list(wanted), waited=round(waited, 1))
         await planes.redial(wanted)
-        self._dialled, self._redial_since = wanted, None
+        self._dialled, self._redial_since, self.problem = wanted, None, ""
 
     def _place_in_line(self, fleet: Fleet | None, wanted: tuple[str, ...]) -> int:
         """How many nodes open their planes anew for the same endpoints before this one does."""

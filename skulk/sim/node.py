@@ -75,6 +75,7 @@ class SimNode:
         self.lost_wakes = 0.0
         """Share of wake-ups that never arrive."""
         self.repeated_wakes = False
+        self.allow_force_push = False
         self._boots = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.loop: NodeLoop | None = None
@@ -91,7 +92,7 @@ class SimNode:
         """A new daemon: everything it knows comes from ports."""
         self._boots += 1
         self.host.attach()
-        policy = SourcePolicy(namespace="demo", node=self.name)
+        policy = SourcePolicy(namespace="demo", node=self.name, allow_force_push=self.allow_force_push)
         self.coordination = coordination = Coordination(
             self.name, self.journal, self.clock, self._wake, obtain=self._obtain
         )

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from skulk.core.domain import CommitId
+from skulk.core.coordination import compose
+from skulk.core.domain import Blueprint, CommitId, NodeName
 from skulk.core.errors import SRC_DISK, Transient
 from skulk.core.ports import Persisted
+from skulk.node.coordination import Coordination
 from skulk.node.journal import FileJournal
-from skulk.sim.clock import run
+from skulk.sim.clock import VirtualClock, run
 from skulk.sim.node import SimNode
 
 HEAD = "apiVersion: skulk.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: demo\nspec:\n"
@@ -100,3 +102,14 @@ def test_a_body_that_cannot_be_written_leaves_the_journal_as_it_was(tmp_path: Pa
     assert caught.value.code is SRC_DISK
     assert journal.load().promised == 7
     assert FileJournal(path).load().promised == 7
+
+
+def test_a_node_with_another_name_does_not_follow_what_was_made_for_the_old_one(tmp_path: Path):
+    journal = FileJournal(tmp_path / "journal.json")
+    blueprint = Blueprint(CommitId("c" * 40), (), epoch=1)
+    document = compose(NodeName("old"), (NodeName("old"),), blueprint)
+    journal.save(Persisted(promised=1, document=document.body))
+    for name, commit in (("old", blueprint.commit), ("new", None)):
+        coordination = Coordination(NodeName(name), journal, VirtualClock(), lambda: None)
+        assert coordination.in_force == commit
+        assert coordination.state.durable.promised == 1

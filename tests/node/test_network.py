@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,6 +34,7 @@ class FakePlanes:
     dialled: list[tuple[str, ...]] = field(default_factory=list)
     open_streams: int = 0
     closed: bool = False
+    failing: bool = False
 
     def trust(self, keys: Mapping[NodeName, bytes]) -> None:
         self.keys.append(keys)
@@ -41,6 +43,8 @@ class FakePlanes:
         return self.open_streams
 
     async def redial(self, endpoints: tuple[str, ...]) -> bool:
+        if self.failing:
+            raise Transient(PLN_OPEN, "the port is taken")
         self.dialled.append(endpoints)
         return True
 
@@ -170,8 +174,6 @@ def test_the_nodes_that_a_commit_concerns_open_anew_one_after_the_other(me: str,
 
 def test_planes_that_cannot_be_opened_are_tried_again_and_the_problem_is_told():
     async def body(world: World) -> None:
-        import asyncio
-
         world.failing, world.fleet = True, fleet("a", "c")
         running = asyncio.create_task(world.network.run())
         await world.clock.sleep(1.0)
@@ -180,6 +182,24 @@ def test_planes_that_cannot_be_opened_are_tried_again_and_the_problem_is_told():
         await world.clock.sleep(OPEN_RETRY_SECONDS + LOOK_SECONDS)
         assert world.network.problem == ""
         assert len(world.opened) == 1
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    story(body)
+
+
+def test_a_new_dial_list_that_cannot_be_opened_is_tried_again_until_it_can():
+    async def body(world: World) -> None:
+        world.fleet = fleet("a", "c")
+        running = asyncio.create_task(world.network.run())
+        await world.clock.sleep(LOOK_SECONDS)
+        world.planes.failing, world.fleet = True, moved(world.fleet, "a")
+        await world.clock.sleep(3 * OPEN_RETRY_SECONDS)
+        assert "the port is taken" in world.network.problem
+        world.planes.failing = False
+        await world.clock.sleep(2 * OPEN_RETRY_SECONDS)
+        assert world.planes.dialled == [("tls/10.9.9.9:52416",)]
+        assert world.network.problem == ""
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

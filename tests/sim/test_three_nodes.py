@@ -12,7 +12,7 @@ from simworlds import fleet
 
 from skulk.core.coordination import compose
 from skulk.core.coordination.planes_report import Told, encode_told
-from skulk.core.domain import ConditionType, NodeName, Status, Topic
+from skulk.core.domain import CommitId, ConditionType, NodeName, Status, Topic
 from skulk.node.hearing import announcement
 from skulk.sim.clock import run
 from skulk.sim.fakes import FakeRepo
@@ -208,5 +208,85 @@ def test_an_old_document_that_is_told_again_changes_nothing():
             await fleet[name].run_for(10)
         assert fleet.documents()["b"] == now
         assert len(fleet.alive()) >= 2
+
+    story(body)
+
+
+async def followed(fleet: Fleet, seconds: float) -> dict[str, list[str]]:
+    """The commits that each node acts on during that time, every change once."""
+    seen: dict[str, list[str]] = {name: [] for name in NAMES}
+    began = fleet["a"].clock.now()
+    while fleet["a"].clock.now() - began < seconds:
+        for name, document in fleet.documents().items():
+            if document is not None and seen[name][-1:] != [document[2]]:
+                seen[name].append(document[2])
+        for sim in fleet.nodes.values():
+            await sim.run_for(0.02)
+    return seen
+
+
+@pytest.mark.parametrize("history", [True, False], ids=["force push with allowance", "directories"])
+def test_what_replaced_an_earlier_state_is_not_undone_by_a_node_that_still_has_it(history: bool):
+    async def body(fleet: Fleet) -> None:
+        own = FakeRepo()
+        fleet["c"].repo = own
+        own.trees, own.parents = fleet.repo.trees, fleet.repo.parents
+        fleet.repo.history = own.history = history
+        for sim in fleet.nodes.values():
+            sim.allow_force_push = True
+        first = fleet.repo.commit(CHAT)
+        own.branch = first
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(first) and fleet.ready(1))
+        second = fleet.repo.commit(TWICE)
+        own.branch = second
+        await fleet.until(lambda: fleet.agreed(second) and fleet.ready(2))
+        fleet.network.partition(("a", "b"), ("c",))
+        third = fleet.repo.commit(apart(2, priority="1"), parent=first, rewrite=True)
+        await fleet.until(lambda: fleet.agreed(third, "a", "b"))
+        fourth = fleet.repo.commit(apart(2, priority="2"))
+        await fleet.until(lambda: fleet.agreed(fourth, "a", "b"))
+        fleet.network.heal()
+        seen = await followed(fleet, 60)
+        assert (seen["a"], seen["b"]) == ([fourth], [fourth])
+        own.branch = fourth
+        await fleet.until(lambda: fleet.agreed(fourth) and fleet.ready(2), 90)
+
+    story(body)
+
+
+def test_commits_that_only_some_nodes_may_take_are_reported_by_name_and_do_not_busy_the_others():
+    """One node refuses a rewritten history that the others are allowed to follow."""
+
+    async def body(fleet: Fleet) -> None:
+        for name in ("a", "b"):
+            fleet[name].allow_force_push = True
+        first = fleet.repo.commit(CHAT)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(first) and fleet.ready(1))
+        before = fleet.alive()
+        second = fleet.repo.commit(TWICE, rewrite=True)
+        for sim in fleet.nodes.values():
+            await sim.run_for(10)
+        third = fleet.repo.commit(apart(3), parent=second)
+        looks = 0
+        head = fleet.repo.head
+
+        async def counted() -> CommitId:
+            nonlocal looks
+            looks += 1
+            return await head()
+
+        fleet.repo.head = counted  # type: ignore[method-assign]
+        for sim in fleet.nodes.values():
+            await sim.run_for(20)
+        assert fleet["a"].source is not None
+        assert fleet["a"].source.state.accepted == third
+        assert fleet.agreed(first), "what one node refuses is not in force"
+        assert fleet.alive() == before
+        status, reason, message = fleet["a"].condition(ConditionType.STALLED)
+        assert (status, reason) == (Status.TRUE, "CommitBlocked")
+        assert "on c:" in message
+        assert looks < 3 * 60 * 2, "a poll a second on each node, and a few more"
 
     story(body)
