@@ -14,6 +14,7 @@ import os
 import random
 import secrets
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,27 +30,24 @@ from skulk.adapters.runners import RunnerProcesses, place_runner_code
 from skulk.adapters.telemetry import MachineSampler, disks_of
 from skulk.adapters.weights import LocalWeights
 from skulk.core import errors
-from skulk.core.coordination.planes_report import Question, decode_question, encode_question
 from skulk.core.domain import (
     BootId,
     CommitId,
     FleetView,
-    GenerationRequest,
     Life,
     Link,
     NodeName,
     Owner,
-    PlacementUid,
 )
-from skulk.core.ports import Generation, Machine, Repo
+from skulk.core.ports import Machine, Repo
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.acceptance import SourcePolicy
-from skulk.core.wire.planes_messages import MessageError
 from skulk.gateway import GatewaySettings, create_app
 from skulk.node.clock import SystemClock
 from skulk.node.config import NodeConfig, load_config
 from skulk.node.coordination import Coordination
 from skulk.node.exchange import CommitExchange
+from skulk.node.host import Host, reset_elsewhere
 from skulk.node.installing import EngineInstaller, Wanted
 from skulk.node.journal import FileJournal
 from skulk.node.listen import Listener, is_loopback, permitted
@@ -69,8 +67,6 @@ _log = structlog.get_logger(component="daemon")
 GATEWAY_STOP_SECONDS = 5.0
 # A goodbye takes milliseconds; closing a session with a dead link can hang for ever.
 PLANES_CLOSE_SECONDS = 4.0
-# A person waits for it.
-RESET_SECONDS = 3.0
 # Documents of several nodes arrive together.
 PLANES_COALESCE_SECONDS = 0.05
 
@@ -194,9 +190,9 @@ class Daemon:
             self._clock,
             reset=self._loop.reset,
             beat_age=lambda: self._loop.beat_age_seconds,
-            data=lambda: self._network.planes if self._network is not None else None,
+            data=lambda: self._planes,
             poke=self._source.poke,
-            reset_elsewhere=self._reset_elsewhere,
+            reset_elsewhere=lambda name: reset_elsewhere(self._planes, name),
         )
 
     def _compose_network(self, journal: FileJournal) -> Network | None:
@@ -217,7 +213,7 @@ class Daemon:
         async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
             fleet = self._source.state.fleet
             use_threads(len(fleet.nodes) if fleet is not None else 0)
-            host = _Host(self._serving, self._coordination, self._exchange)
+            host = Host(self._serving, self._coordination, self._exchange)
             wake = self._wake_soon
             opened = replace(settings, dial=dial)
             return await open_planes(opened, life, keys=keys, clock=self._clock, host=host, wake=wake)
@@ -233,6 +229,10 @@ class Daemon:
             left=self._left,
         )
 
+    @property
+    def _planes(self) -> FleetPlanes | None:
+        return self._network.planes if self._network is not None else None
+
     def _joined(self, planes: FleetPlanes) -> None:
         self._loop.join(planes)
         self._exchange.join(planes)
@@ -243,28 +243,11 @@ class Daemon:
         self._exchange.part()
 
     def _report(self, kind: str, values: Mapping[str, object]) -> None:
-        if self._network is not None and self._network.planes is not None:
-            self._network.planes.report(kind, values)
+        if self._planes is not None:
+            self._planes.report(kind, values)
 
     def _problems(self) -> tuple[str, ...]:
         return (self._network.problem,) if self._network is not None and self._network.problem else ()
-
-    async def _reset_elsewhere(self, name: str) -> int:
-        """Have every other live node reset it; one that does not answer has nothing to say."""
-        planes = self._network.planes if self._network is not None else None
-        if planes is None:
-            return 0
-
-        async def ask(node: NodeName) -> int:
-            try:
-                answer = await planes.ask(node, encode_question(Question(reset=name)), deadline_seconds=RESET_SECONDS)
-                return int(answer)
-            except (errors.SkulkError, errors.RequestError, ValueError) as error:
-                _log.warning("reset_not_answered", of=node, error=str(error))
-                return 0
-
-        others = planes.observe().live() - {self._owner.node}
-        return sum(await asyncio.gather(*(ask(node) for node in sorted(others))))
 
     def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
         self._source.obtain(commit, holders)
@@ -332,15 +315,14 @@ class Daemon:
             if not closed:
                 # The library hangs in its close. Everything of ours is done, and nobody waits for it.
                 _log.warning("planes_not_closed", seconds=PLANES_CLOSE_SECONDS)
-                os._exit(0)
+                os._exit(1 if sys.exc_info()[0] else 0)
 
     async def _finish(self, listener: Listener) -> None:
         """Streams first, then (when stopping) the runners. A second signal cuts the waiting short."""
         self._serving.close()
-        if self._loop.stopping:
-            self._loop.wake()
-        else:
-            self._loop.closing = True
+        self._loop.closing = not self._loop.stopping
+        # The others hear of it with the next round, and send nothing here any more.
+        self._loop.wake()
         cut = await self._serving.finish(limits.CLOSE_STREAMS_SECONDS_MAX)
         if cut:
             _log.warning("streams_cut", count=cut)
@@ -413,27 +395,6 @@ class Daemon:
                 level = wanted
                 configure(self._config.name, level)
                 _log.info("log_level_changed", to=level)
-
-
-class _Host:
-    """What the planes ask of this node."""
-
-    def __init__(self, serving: NodeServing, coordination: Coordination, exchange: CommitExchange) -> None:
-        self._serving = serving
-        self._coordination = coordination
-        self._exchange = exchange
-
-    async def take(self, placement: PlacementUid, request: GenerationRequest, owner: Owner) -> Generation:
-        return await self._serving.take(placement, request, owner)
-
-    def answer(self, asker: NodeName, question: bytes) -> bytes:
-        try:
-            asked = decode_question(question)
-            if asked.reset is not None:
-                return str(self._serving.reset_here(asked.reset)).encode()
-            return self._exchange.answer(asked) if asked.commit is not None else self._coordination.answer()
-        except MessageError as error:
-            raise errors.RequestError(errors.REQ_INVALID, str(error), status=400) from error
 
 
 class _InstallingProbe(MachineProbe):
