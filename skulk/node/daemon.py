@@ -80,6 +80,11 @@ def main(config_path: Path) -> int:
     configure(config.name, config.log_level or "info")
     with _held(config):
         asyncio.run(Daemon(config, lambda: load_config(config_path)).run())
+    if config.planes.listen:
+        # The messaging library's threads outlive its session, and now and then abort an interpreter that winds down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
