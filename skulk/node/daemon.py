@@ -15,6 +15,7 @@ import random
 import secrets
 import signal
 import sys
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,11 @@ def main(config_path: Path) -> int:
     configure(config.name, config.log_level or "info")
     with _held(config):
         asyncio.run(Daemon(config, lambda: load_config(config_path)).run())
+    if config.planes.listen:
+        # The messaging library's threads outlive its session, and now and then abort an interpreter that winds down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
