@@ -134,7 +134,9 @@ class ZenohTransport:
         if self._sized(large).do(get):
             # When the library forgets to say that it is over, what has come is all there is.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over, timeout_seconds + ANSWER_GRACE_SECONDS)
+                # Not wait_for: Python 3.11 swallows a cancellation that comes together with the result.
+                async with asyncio.timeout(timeout_seconds + ANSWER_GRACE_SECONDS):
+                    await over
         return tuple(answers)
 
     async def redial(self, endpoints: tuple[str, ...]) -> bool:
@@ -153,7 +155,8 @@ class ZenohTransport:
 
     async def close(self, deadline_seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):  # a goodbye that does not get out is no reason to stay
-            await asyncio.wait_for(self._slow.flush(), deadline_seconds / 2)
+            async with asyncio.timeout(deadline_seconds / 2):
+                await self._slow.flush()
         async with self._opening:
             closed = await self._stop(deadline_seconds / 2)
         self._slow.end()
@@ -217,7 +220,8 @@ class ZenohTransport:
 
         threading.Thread(target=close, name="skulk-planes-close", daemon=True).start()
         try:
-            await asyncio.wait_for(over.wait(), deadline_seconds)
+            async with asyncio.timeout(deadline_seconds):
+                await over.wait()
         except TimeoutError:
             return False
         return True
