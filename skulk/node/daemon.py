@@ -54,7 +54,7 @@ from skulk.node.listen import Listener, is_loopback, permitted
 from skulk.node.lock import StateLock
 from skulk.node.logs import configure
 from skulk.node.loop import NodeLoop, Ports
-from skulk.node.network import FleetPlanes, Network
+from skulk.node.network import FleetPlanes, Network, alone
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import NodeServing
 from skulk.node.source import SourceLoop
@@ -250,7 +250,9 @@ class Daemon:
             self._planes.report(kind, values)
 
     def _problems(self) -> tuple[str, ...]:
-        return (self._network.problem,) if self._network is not None and self._network.problem else ()
+        if self._network is None:
+            return alone(self._source.state.fleet)
+        return (self._network.problem,) if self._network.problem else ()
 
     def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
         self._source.obtain(commit, holders)

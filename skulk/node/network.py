@@ -34,6 +34,14 @@ OUTLIVED_SECONDS = 3.0
 LEAVE_SECONDS = 3.0
 
 
+def alone(fleet: Fleet | None) -> tuple[str, ...]:
+    """What is wrong with a node without planes: nothing, unless the accepted commit declares others."""
+    others = len(fleet.nodes) - 1 if fleet is not None else 0
+    if others < 1:
+        return ()
+    return (f"node.toml has no [planes], and the fleet has {others} more node(s): this one plans for itself alone",)
+
+
 class FleetPlanes(ControlPlane, DataPlane, PlaneAccess, Protocol):
     """All three sides of the planes, as one adapter implements them."""
 

@@ -19,6 +19,7 @@ from skulk.node.network import (
     REDIAL_STAGGER_SECONDS,
     REDIAL_WAIT_SECONDS,
     Network,
+    alone,
 )
 from skulk.sim.clock import VirtualClock, run
 
@@ -197,6 +198,14 @@ def test_planes_that_cannot_be_opened_are_tried_again_and_the_problem_is_told():
         await asyncio.gather(running, return_exceptions=True)
 
     story(body)
+
+
+def test_a_node_without_planes_is_alone_in_a_fleet_of_several_and_says_so():
+    assert alone(None) == ()
+    assert alone(fleet("c")) == ()
+    (line,) = alone(fleet("a", "b", "c"))
+    assert "[planes]" in line
+    assert "2 more" in line
 
 
 def test_a_new_dial_list_that_cannot_be_opened_is_tried_again_until_it_can():
