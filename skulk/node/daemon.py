@@ -15,7 +15,6 @@ import random
 import secrets
 import signal
 import sys
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
