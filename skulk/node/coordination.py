@@ -134,9 +134,15 @@ class Coordination:
 
     @property
     def busy(self) -> bool:
-        """Deadlines are running: there are other nodes, or nothing is in force yet."""
+        """Deadlines of fractions of a second are running, or an answer is on its way."""
         newest = self._source.commits[-1].commit if self._source.commits else None
-        return self._control is not None or (newest is not None and newest != self.in_force)
+        lags = newest is not None and newest != self.in_force
+        return lags or bool(self.outputs.waiting or self.outputs.actions or self._tasks)
+
+    @property
+    def joined(self) -> bool:
+        """There are planes, and so deadlines of seconds that concern other nodes."""
+        return self._control is not None
 
     @property
     def in_force(self) -> CommitId | None:

@@ -54,7 +54,7 @@ from skulk.node.listen import Listener, is_loopback, permitted
 from skulk.node.lock import StateLock
 from skulk.node.logs import configure
 from skulk.node.loop import NodeLoop, Ports
-from skulk.node.network import FleetPlanes, Network
+from skulk.node.network import FleetPlanes, Network, alone
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import NodeServing
 from skulk.node.source import SourceLoop
@@ -209,11 +209,14 @@ class Daemon:
         from skulk.adapters.zenoh import identity, open_planes, use_threads
 
         settings = self._config.plane_settings()
-        # Ordered also when the clock was set back, and when the journal was lost.
-        number = max(journal.load().life + 1, int(self._clock.wall()))
-        journal.save(replace(journal.load(), life=number))
-        life = Life(self._owner.node, self._owner.boot, number)
-        identity(settings, life)
+        identity(settings, Life(self._owner.node, self._owner.boot, 0))
+
+        def new_life() -> Life:
+            # Ordered also when the clock was set back, and when the journal was lost.
+            above = self._network.superseded if self._network is not None else 0
+            number = max(journal.load().life + 1, int(self._clock.wall()), above + 1)
+            journal.save(replace(journal.load(), life=number))
+            return Life(self._owner.node, self._owner.boot, number)
 
         async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
             fleet = self._source.state.fleet
@@ -221,7 +224,7 @@ class Daemon:
             host = Host(self._serving, self._coordination, self._exchange)
             wake = self._wake_soon
             opened = replace(settings, dial=dial)
-            return await open_planes(opened, life, keys=keys, clock=self._clock, host=host, wake=wake)
+            return await open_planes(opened, new_life(), keys=keys, clock=self._clock, host=host, wake=wake)
 
         return Network(
             self._owner.node,
@@ -252,7 +255,9 @@ class Daemon:
             self._planes.report(kind, values)
 
     def _problems(self) -> tuple[str, ...]:
-        return (self._network.problem,) if self._network is not None and self._network.problem else ()
+        if self._network is None:
+            return alone(self._source.state.fleet)
+        return (self._network.problem,) if self._network.problem else ()
 
     def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
         self._source.obtain(commit, holders)
