@@ -310,8 +310,9 @@ class PlaneAccess(Protocol):
         """Public keys (Ed25519, 32 raw bytes) by node. Documents of nodes that are not among them are dropped."""
         ...
 
-    async def redial(self, endpoints: tuple[str, ...]) -> bool:
-        """Open the connection anew if the list has an entry that it was not opened with; whether that was done.
+    async def redial(self, endpoints: tuple[str, ...], *, anew: bool = False) -> bool:
+        """Open the connection anew if the list has an entry that it was not opened with, or when told to; whether that
+        was done.
         Documents and streams survive; the others see this node gone for a moment. Raises PLN_OPEN."""
         ...
 

@@ -159,6 +159,12 @@ class Coordination:
         heard = sorted((name, told) for name, (told, _) in self.hearing.told.items() if name in live)
         return tuple(running for _, told in heard for running in told.report.running)
 
+    def sighted(self) -> frozenset[NodeName]:
+        """Whom the live members see."""
+        live = self._live(self.planes)
+        told = [told.report for name, (told, _) in self.hearing.told.items() if name in live]
+        return frozenset(name for report in told for name in report.live)
+
     def offered_elsewhere(self) -> frozenset[str]:
         """Backends of the other live members."""
         live = self._live(self.planes)

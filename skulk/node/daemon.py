@@ -235,6 +235,7 @@ class Daemon:
             seeds=self._config.planes.seeds,
             joined=self._joined,
             left=self._left,
+            sighted=self._coordination.sighted,
         )
 
     @property

@@ -30,6 +30,11 @@ REDIAL_STAGGER_SECONDS = 5.0
 OPEN_RETRY_SECONDS = 5.0
 # After a connection was made anew, tokens that are still there come within a moment.
 OUTLIVED_SECONDS = 3.0
+# A member that others see and this node does not: connections come back within seconds of a cut or a freeze, and
+# after that something in the library's session is stuck. The node with the lower ordinal opens anew first.
+REPAIR_SECONDS = 6.0
+# When that did not help, the way between the two is really closed. First and longest pause between two attempts.
+REPAIR_PAUSE_SECONDS = (60.0, 3600.0)
 # For closing a session that is no longer allowed.
 LEAVE_SECONDS = 3.0
 
@@ -64,8 +69,10 @@ class Network:
         seeds: tuple[str, ...] = (),
         joined: Callable[[FleetPlanes], None] = lambda _planes: None,
         left: Callable[[], None] = lambda: None,
+        sighted: Callable[[], frozenset[NodeName]] = frozenset,
     ) -> None:
-        """`fleet` is the newest accepted one; `joined` and `left` are told when the planes open and close."""
+        """`fleet` is the newest accepted one; `joined` and `left` are told when the planes open and close. `sighted`:
+        whom the live members see."""
         self._me = me
         self._open = opener
         self._clock = clock
@@ -78,6 +85,10 @@ class Network:
         self._dialled: tuple[str, ...] = ()
         self._redial_since: float | None = None
         self._outlived_since: float | None = None
+        self._sighted = sighted
+        self._blind_since: float | None = None
+        self._repair_at = float("-inf")
+        self._repair_pause = REPAIR_PAUSE_SECONDS[0]
         self.superseded = 0
         """Numbers of lives up to this one belong to another daemon of this name: the next life's is greater."""
         self.planes: FleetPlanes | None = None
@@ -119,6 +130,26 @@ class Network:
             await self._leave("another daemon of this node's name was heard in its place, and has gone: joining anew")
             return
         await self._redial(self.planes, fleet, wanted)
+        await self._repair(self.planes, fleet, wanted)
+
+    async def _repair(self, planes: FleetPlanes, fleet: Fleet | None, wanted: tuple[str, ...]) -> None:
+        """Open anew when this node does not see what others see."""
+        blind = self._sighted() - planes.observe().live() - {self._me}
+        if fleet is None or not blind:
+            self._blind_since = None
+            if self._clock.now() - self._repair_at > REPAIR_PAUSE_SECONDS[1]:
+                self._repair_pause = REPAIR_PAUSE_SECONDS[0]
+            return
+        now = self._clock.now()
+        self._blind_since = now if self._blind_since is None else self._blind_since
+        ordinals = {name: node.ordinal for name, node in fleet.nodes.items()}
+        second = any(ordinals.get(name, 0) < ordinals.get(self._me, 0) for name in blind)
+        if now - self._blind_since < REPAIR_SECONDS * (2 if second else 1) or now < self._repair_at:
+            return
+        _log.warning("planes_repaired", unseen=sorted(blind))
+        self._repair_at, self._blind_since = now + self._repair_pause, None
+        self._repair_pause = min(2 * self._repair_pause, REPAIR_PAUSE_SECONDS[1])
+        await planes.redial(wanted, anew=True)
 
     def _outlived(self, view: PlanesView) -> bool:
         """A later life of this name has ended. The others wait for a still later one, and this node has to be that."""

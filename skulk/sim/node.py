@@ -150,6 +150,7 @@ class SimNode:
             tls=True,
             joined=joined,
             left=lambda: self.loop.part() if self.loop is not None else None,
+            sighted=coordination.sighted,
         )
 
     async def silence(self) -> FleetPlanes:

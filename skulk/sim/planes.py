@@ -227,9 +227,14 @@ class SimTransport:
     ) -> tuple[bytes, ...]:
         return await self._network.ask(self, self._outer(key), payload, timeout_seconds)
 
-    async def redial(self, endpoints: tuple[str, ...]) -> bool:
-        """Everybody hears everybody here."""
-        return False
+    async def redial(self, endpoints: tuple[str, ...], *, anew: bool = False) -> bool:
+        """Everybody hears everybody here, so only a new connection makes a difference."""
+        if not anew or self._inbox is None:
+            return False
+        self._network.leave(self)
+        self._inbox.on_reset()
+        self._network.join(self)
+        return True
 
     async def close(self, deadline_seconds: float) -> bool:
         # What was sent before is on its way already.

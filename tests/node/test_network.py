@@ -41,6 +41,8 @@ class FakePlanes:
     keys: list[Mapping[NodeName, bytes]] = field(default_factory=list)
     dialled: list[tuple[str, ...]] = field(default_factory=list)
     open_streams: int = 0
+    anew: int = 0
+    """How often it was opened anew although the list was the same."""
     closed: bool = False
     failing: bool = False
     view: PlanesView = field(default_factory=lambda: PlanesView(Life(NodeName("c"), BootId("c1"), 7)))
@@ -54,10 +56,11 @@ class FakePlanes:
     def streams(self) -> int:
         return self.open_streams
 
-    async def redial(self, endpoints: tuple[str, ...]) -> bool:
+    async def redial(self, endpoints: tuple[str, ...], *, anew: bool = False) -> bool:
         if self.failing:
             raise Transient(PLN_OPEN, "the port is taken")
         self.dialled.append(endpoints)
+        self.anew += anew
         return True
 
     async def close(self, deadline_seconds: float) -> bool:

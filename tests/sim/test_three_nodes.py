@@ -11,6 +11,7 @@ from simfleets import CHAT, NAMES, TWICE, Fleet, apart
 from simworlds import fleet
 
 from skulk.core.coordination import compose
+from skulk.core.coordination.limits import EPOCHS_PER_ROUND
 from skulk.core.coordination.planes_report import Told, encode_told
 from skulk.core.domain import CommitId, ConditionType, NodeName, Status, Topic
 from skulk.node.hearing import announcement
@@ -288,5 +289,27 @@ def test_commits_that_only_some_nodes_may_take_are_reported_by_name_and_do_not_b
         assert (status, reason) == (Status.TRUE, "CommitBlocked")
         assert "on c:" in message
         assert looks < 3 * 60 * 2, "a poll a second on each node, and a few more"
+
+    story(body)
+
+
+def test_two_nodes_that_do_not_see_each_other_neither_fight_nor_move_anything():
+    async def body(fleet: Fleet) -> None:
+        fleet.network.relay = False
+        commit = fleet.repo.commit(TWICE)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(2))
+        before = fleet.alive()
+        fleet.network.cut("a", "b")
+        await fleet.pass_time(10.0)
+        epoch = max(d[0] for d in fleet.documents().values() if d is not None)
+        await fleet.pass_time(60.0)
+        later = max(d[0] for d in fleet.documents().values() if d is not None)
+        assert later - epoch <= EPOCHS_PER_ROUND * 3, "they outbid one another"
+        assert fleet.alive() == before
+        again = fleet.repo.commit(apart(3))
+        fleet.network.heal()
+        await fleet.until(lambda: fleet.agreed(again) and fleet.ready(3))
+        assert before.items() <= fleet.alive().items()
 
     story(body)

@@ -133,8 +133,8 @@ class Planes:
         await self._transport.open(wiring, self)
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
 
-    async def redial(self, endpoints: tuple[str, ...]) -> bool:
-        return await self._transport.redial(endpoints)
+    async def redial(self, endpoints: tuple[str, ...], *, anew: bool = False) -> bool:
+        return await self._transport.redial(endpoints, anew=anew)
 
     async def close(self, deadline_seconds: float) -> bool:
         if self._ticker is not None:

@@ -139,10 +139,10 @@ class ZenohTransport:
                     await over
         return tuple(answers)
 
-    async def redial(self, endpoints: tuple[str, ...]) -> bool:
+    async def redial(self, endpoints: tuple[str, ...], *, anew: bool = False) -> bool:
         async with self._opening:
             # Without a session an earlier attempt has failed half-way: the list is the new one already.
-            if self._open is not None and not must_reopen(self._settings.dial, endpoints):
+            if self._open is not None and not anew and not must_reopen(self._settings.dial, endpoints):
                 return False
             self._settings = checked(replace(self._settings, dial=endpoints))
             closed = await self._stop(CLOSE_SECONDS)

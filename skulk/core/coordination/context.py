@@ -66,6 +66,13 @@ class Context:
         return {name: heard[name].report for name in sorted(self.peers) if name in heard}
 
     @cached_property
+    def sighted(self) -> frozenset[NodeName]:
+        """Live members, and those that a live member sees although this node does not: on their word only, not on
+        what somebody told them."""
+        seen = (name for report in self.live_reports.values() for name in report.live)
+        return (self.observed.live | frozenset(seen)) & self.declared | {self.me}
+
+    @cached_property
     def answers(self) -> Mapping[NodeName, Report]:
         """Reports that answer this term's question, this node's own included, once it knows what runs here."""
         term = self.state.term
@@ -121,6 +128,7 @@ def report_of(state: State, observed: Observed, now: float) -> Report:
         refusals=local.refusals,
         stock_taken=local.stock_taken,
         graced=graced(state, observed, now),
+        live=observed.live,
     )
 
 

@@ -29,7 +29,9 @@ def coordinator(ctx: Context) -> NodeName | None:
     fleet = ctx.observed.newest
     if fleet is None:
         return None
-    eligible = {name for name in ctx.observed.live | {ctx.me} if name in fleet.nodes}
+    # One that only others see counts too: it publishes, and they pass its documents on. Two nodes that do not see each
+    # other would else outbid one another without end, each with the rest of the fleet as its members.
+    eligible = {name for name in ctx.sighted if name in fleet.nodes}
     newest = max(ctx.versions, key=lambda v: (v.key, v.digest), default=None)
     if newest is not None and newest.author in eligible:
         return newest.author

@@ -64,6 +64,8 @@ class Report:
     stock_taken: bool
     graced: bool
     """Declared nodes had their time to come up while this daemon was there."""
+    live: frozenset[NodeName] = frozenset()
+    """Whom it sees itself. Two nodes may not see each other while a third one sees both."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ def settled(ctx: Context) -> bool:
 
 
 def missed(ctx: Context, name: NodeName) -> bool:
-    """The node is away, and still waited for: what it ran is taken as running on."""
+    """The node is away, and still waited for: what it ran is taken as running on. One that others see runs on."""
+    if name in ctx.sighted:
+        return True
     since = ctx.state.absent_since.get(name)
     return since is not None and ctx.now - since < PATIENCE_SECONDS and name not in ctx.observed.departed

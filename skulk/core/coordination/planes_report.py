@@ -86,6 +86,7 @@ def _report_to(report: Report) -> dict[str, object]:
         ],
         "stockTaken": report.stock_taken,
         "graced": report.graced,
+        "live": sorted(report.live),
     }
 
 
@@ -151,6 +152,7 @@ def _report(f: Fields, author: NodeName) -> Report:
         refusals=f.each("refusals", lambda r: _refusal(r, author)),
         stock_taken=f.flag("stockTaken"),
         graced=f.flag("graced"),
+        live=frozenset(NodeName(name) for name in f.texts("live")),
     )
 
 
