@@ -71,7 +71,7 @@ class PlanesTable(_Table):
         (), description="Endpoints to listen on: `tls/HOST:PORT`, or `tcp/HOST:PORT` without certificates."
     )
     mode: Literal["router", "peer"] = Field(
-        "router", description="router: pass on what two others cannot exchange directly. peer: do not."
+        "peer", description="peer: direct connections only. router: pass on what two others cannot exchange directly."
     )
     ca: Path | None = Field(None, description="The fleet's authority: `ca.pem` of `skulk node sign`.")
     certificate: Path | None = Field(None, description="This node's certificate: `NAME.pem` of `skulk node sign`.")

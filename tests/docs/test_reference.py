@@ -164,7 +164,7 @@ VALUES = {
     "listen.host": "127.0.0.9",
     "listen.port": "1234",
     "planes.listen": '["tcp/127.0.0.1:9"]',
-    "planes.mode": "peer",
+    "planes.mode": "router",
     "planes.ca": "/somewhere",
     "planes.certificate": "/somewhere",
     "planes.key": "/somewhere",

@@ -42,7 +42,7 @@ class Ground(Protocol):
 class Loopback:
     """All on 127.0.0.1, each with ports of its own, without certificates."""
 
-    def __init__(self, mode: str = "router") -> None:
+    def __init__(self, mode: str = "peer") -> None:
         self._mode = mode
         self._ports: dict[str, int] = {}
 

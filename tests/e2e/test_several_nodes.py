@@ -10,7 +10,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from fleet_harness import Fleet, fleet_status
+from fleet_harness import Fleet, Loopback, fleet_status
 from harness import Node, deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engine]
@@ -46,7 +46,7 @@ print(json.dumps([answer(question) for question in json.loads(sys.argv[2])]))
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, llama_engines_dir: Path, engines_dir: Path) -> Iterator[Fleet]:
     """`desk` serves nothing, `left` has MLX, `right` has llama.cpp."""
-    with Fleet(tmp_path_factory.mktemp("fleet"), llama_engines_dir) as fleet:
+    with Fleet(tmp_path_factory.mktemp("fleet"), llama_engines_dir, ground=Loopback("router")) as fleet:
         fleet.add("desk", "  participation: management\n", engines=[])
         fleet.add("left", engines=["mlx"])
         fleet.add("right", engines=["llama_cpp"])

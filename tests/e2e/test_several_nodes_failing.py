@@ -46,7 +46,7 @@ def everywhere(replicas: int) -> str:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, engines_dir: Path) -> Iterator[Fleet]:
-    with Fleet(tmp_path_factory.mktemp("fleet"), engines_dir, ground=Loopback("peer")) as fleet:
+    with Fleet(tmp_path_factory.mktemp("fleet"), engines_dir, ground=Loopback()) as fleet:
         for name in NAMES:
             fleet.add(name, engines=[])
         fleet.start()

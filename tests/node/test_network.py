@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from skulk.core.domain import BootId, CommitId, Fleet, Life, Node, NodeName, PlanesView
+from skulk.core.domain import BootId, CommitId, Fleet, Life, Node, NodeName, Peer, PlanesView, Presence
 from skulk.core.errors import PLN_OPEN, Transient
 from skulk.core.wire.planes_roster import public_key_text
 from skulk.node.network import (
@@ -18,6 +18,7 @@ from skulk.node.network import (
     OUTLIVED_SECONDS,
     REDIAL_STAGGER_SECONDS,
     REDIAL_WAIT_SECONDS,
+    REPAIR_SECONDS,
     Network,
     alone,
 )
@@ -78,6 +79,7 @@ class World:
         self.failing = False
         self.opened: list[tuple[tuple[str, ...], Mapping[NodeName, bytes]]] = []
         self.told: list[str] = []
+        self.sighted: frozenset[NodeName] = frozenset()
         self.network = Network(
             NodeName(me),
             self._open,  # type: ignore[arg-type]
@@ -87,7 +89,13 @@ class World:
             seeds=seeds,
             joined=lambda _: self.told.append("joined"),
             left=lambda: self.told.append("left"),
+            sighted=lambda: self.sighted,
         )
+
+    def see(self, *names: str) -> None:
+        """These are live on the planes."""
+        peers = {NodeName(n): Peer(Life(NodeName(n), BootId(n), 1), Presence.LIVE, 0.0) for n in names}
+        self.planes.view = replace(self.planes.view, peers=peers)
 
     async def _open(self, dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FakePlanes:
         if self.failing:
@@ -270,3 +278,42 @@ def test_a_fleet_that_requires_tls_is_not_joined_without_and_is_left_when_it_beg
         assert world.told == ["joined", "left"]
 
     story(body, tls=False)
+
+
+@pytest.mark.parametrize(("unseen", "after"), [("d", REPAIR_SECONDS), ("a", 2 * REPAIR_SECONDS)])
+def test_a_node_that_does_not_see_what_others_see_opens_anew_the_lower_ordinal_first(unseen: str, after: float):
+    async def body(world: World) -> None:
+        world.fleet = fleet("a", "b", "c", "d")
+        world.sighted = frozenset(world.fleet.nodes)
+        world.see("a", "b", "c", "d")
+        await world.network.look()
+        await world.network.look()
+        world.see(*{"a", "b", "c", "d"} - {unseen})
+        await world.network.look()
+        await world.clock.sleep(after - 0.1)
+        await world.network.look()
+        assert world.planes.anew == 0
+        await world.clock.sleep(0.2)
+        await world.network.look()
+        assert world.planes.anew == 1
+
+    story(body)
+
+
+def test_a_way_that_stays_closed_is_tried_again_at_growing_intervals_and_an_absent_node_is_not_missed():
+    async def body(world: World) -> None:
+        world.fleet = fleet("a", "b", "c", "d")
+        world.see("b", "c")
+        world.sighted = frozenset({NodeName("b"), NodeName("c"), NodeName("a")})
+        await world.network.look()
+        for _ in range(1200):
+            await world.network.look()
+            await world.clock.sleep(0.5)
+        assert world.planes.anew == 4, "after 12, 72, 192 and 432 s"
+        world.sighted = frozenset({NodeName("b"), NodeName("c")})
+        for _ in range(1200):
+            await world.network.look()
+            await world.clock.sleep(0.5)
+        assert world.planes.anew == 4
+
+    story(body)

@@ -115,8 +115,8 @@ def dial_list(me: NodeName, nodes: Iterable[Dialable]) -> tuple[str, ...]:
     """Endpoints this node opens: those of all lower ordinals, lowest first.
 
     So every pair has exactly one dialler, and a node that is added changes no list but its own. A node without an
-    address cannot be dialled, so it dials everybody else that has one; two such nodes meet through a third. A node
-    that the manifests do not name dials nobody.
+    address cannot be dialled, so it dials everybody else that has one; two such nodes meet through a third that relays.
+    A node that the manifests do not name dials nobody.
     """
     known = sorted(nodes, key=lambda entry: entry.ordinal)
     mine = next((entry for entry in known if entry.node == me), None)
