@@ -1,4 +1,7 @@
-"""A real node for tests: a bare git remote, a checkout to push from, a daemon process, real runners."""
+"""A real node for tests: a bare git remote, a checkout to push from, a daemon process, real runners.
+
+Several nodes can follow one `Origin`, each at a `Place` of its own: `fleet_harness` puts them together.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,50 +70,129 @@ def alive(pid: int) -> bool:
         return False
 
 
-class Node:
-    """One node below `base`. Use as a context manager: nothing of it survives."""
+@dataclass(frozen=True)
+class Place:
+    """Where a daemon runs, and how its gateway is reached from the test."""
 
-    def __init__(self, base: Path, engines: Path, /, *, orphan_seconds: float = 600.0, **config: object) -> None:
+    address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+    """A command in front of the daemon's own, which leads into its network."""
+    key: str = ""
+    """API key for its gateway; empty: none is needed."""
+
+
+class Origin:
+    """A bare git remote, a checkout to push from, and the model files, all below `base`."""
+
+    def __init__(self, base: Path) -> None:
         self.base = base
         self.checkout = base / "checkout"
         self.remote = base / "remote.git"
-        self.state = base / "state"
-        self.roots = base / "models"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.daemon: subprocess.Popen[bytes] | None = None
-        self._seen: set[int] = set()
-        self._prepare(engines, orphan_seconds, config)
-        self.http = httpx2.Client(base_url=self.url, timeout=30.0, trust_env=False)
-        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120.0)
-
-    def _prepare(self, engines: Path, orphan_seconds: float, config: dict[str, object]) -> None:
-        git("init", "--quiet", "--bare", "--initial-branch=main", str(self.remote), cwd=self.base)
-        git("clone", "--quiet", str(self.remote), str(self.checkout), cwd=self.base)
+        self.models = base / "models"
+        git("init", "--quiet", "--bare", "--initial-branch=main", str(self.remote), cwd=base)
+        git("clone", "--quiet", str(self.remote), str(self.checkout), cwd=base)
         git("checkout", "--quiet", "-B", "main", cwd=self.checkout)
-        (self.roots / "parrot").mkdir(parents=True)
-        (self.roots / "parrot" / "words.txt").write_text("words\n")
+        (self.models / "parrot").mkdir(parents=True)
+        (self.models / "parrot" / "words.txt").write_text("words\n")
         # The roots are real: tests must not leave a mark in the checkout's own files.
         for name in CARDS:
-            shutil.copytree(ROOT / "cards" / name / "files", self.roots / name / "files")
+            shutil.copytree(ROOT / "cards" / name / "files", self.models / name / "files")
+
+    def write(self, files: dict[str, str | None]) -> None:
+        """Write (or, with None, delete) files of the checkout."""
+        for name, text in files.items():
+            path = self.checkout / name
+            if text is None:
+                path.unlink()
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+
+    def push(self, files: dict[str, str | None], message: str = "Change the fleet") -> str:
+        """Write (or, with None, delete) files, commit, push; return the commit."""
+        self.write(files)
+        git("add", "--all", cwd=self.checkout)
+        git("commit", "--quiet", "--message", message, cwd=self.checkout)
+        git("push", "--quiet", "origin", "main", cwd=self.checkout)
+        return git("rev-parse", "HEAD", cwd=self.checkout)
+
+    def revert(self) -> str:
+        git("revert", "--no-edit", "HEAD", cwd=self.checkout)
+        git("push", "--quiet", "origin", "main", cwd=self.checkout)
+        return git("rev-parse", "HEAD", cwd=self.checkout)
+
+
+def base_files(**deployments: str) -> dict[str, str]:
+    """The Fleet, all cards, and the given deployments (name → text)."""
+    cards = {f"cards/{n}/card.yaml": (ROOT / f"cards/{n}/card.yaml").read_text() for n in CARDS}
+    digest = hashlib.sha256(b"words\n").hexdigest()
+    parrot = "\n".join(
+        f"      sha256: '{digest}'" if line.startswith("      sha256") else line for line in SCRIPTED_CARD.splitlines()
+    )
+    return {
+        "fleet/fleet.yaml": HEAD.format(kind="Fleet", name="demo") + "  namespace: demo\n",
+        "cards/parrot/card.yaml": parrot + "\n",
+        **cards,
+        **{f"fleet/deployments/{name}.yaml": text for name, text in deployments.items()},
+    }
+
+
+class Node:
+    """One node below `base`. Use as a context manager: nothing of it survives."""
+
+    def __init__(
+        self,
+        base: Path,
+        engines: Path,
+        /,
+        *,
+        origin: Origin | None = None,
+        place: Place = Place(),
+        orphan_seconds: float = 600.0,
+        **config: object,
+    ) -> None:
+        """`config` goes into node.toml. Without `origin` the node has one of its own."""
+        self.base = base
+        self.origin = origin if origin is not None else Origin(base)
+        self.state = base / "state"
+        self.place = place
+        self.port = free_port()
+        self.url = f"http://{place.address}:{self.port}"
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self._configure({"enginesDir": str(engines), "orphanSeconds": orphan_seconds, **config})
+        headers = {"Authorization": f"Bearer {place.key}"} if place.key else {}
+        self.http = httpx2.Client(base_url=self.url, timeout=30.0, trust_env=False, headers=headers)
+        key = place.key or "none"
+        self.openai = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=120.0)
+
+    def _configure(self, config: dict[str, object]) -> None:
         head = {
             "name": "demo",
             "namespace": "demo",
             "stateDir": str(self.state),
-            "enginesDir": str(engines),
             "modelRoots": [str(self.roots)],
-            "orphanSeconds": orphan_seconds,
             "scriptedEngine": True,
             "installEngines": False,
             **config,
         }
-        listen, source = head.pop("listen", {}), head.pop("source", {})
+        listen, source, planes = (head.pop(name, {}) for name in ("listen", "source", "planes"))
         assert isinstance(source, dict)
-        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items())
-        text += f"[listen]\nport = {self.port}\n" + _toml(listen)
         where = {} if "directory" in source else {"url": str(self.remote), "pollSeconds": 0.3}
-        text += "[source]\n" + _toml({**where, **source})
+        text = _toml(head) + f"[listen]\nport = {self.port}\n" + _toml(listen)
+        text += "[source]\n" + _toml({**where, **source}) + "[planes]\n" + _toml(planes)
         (self.base / "node.toml").write_text(text)
+
+    @property
+    def checkout(self) -> Path:
+        return self.origin.checkout
+
+    @property
+    def remote(self) -> Path:
+        return self.origin.remote
+
+    @property
+    def roots(self) -> Path:
+        return self.origin.models
 
     def __enter__(self) -> Node:
         return self
@@ -117,31 +200,34 @@ class Node:
     def __exit__(self, *_: object) -> None:
         self.http.close()
         self.openai.close()
-        pids = {runner["status"]["pid"] for runner in self._quietly("runners")} | self._seen
         if self.daemon is not None and self.daemon.poll() is None:
             self.daemon.kill()
             self.daemon.wait()
-        for pid in pids:
-            # A runner is the leader of its own group; only pids that this node reported are touched.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if alive(pid) and str(self.base) in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.killpg(pid, signal.SIGKILL)
+        for pid in self._left_over():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
-    def _quietly(self, kind: str) -> list[dict[str, Any]]:
-        try:
-            with httpx2.Client(base_url=self.url, timeout=2.0, trust_env=False) as http:
-                return list(http.get(f"/fleet/v1/{kind}").json()["items"])
-        except (httpx2.HTTPError, ValueError, KeyError):
-            return []
+    def _left_over(self) -> list[int]:
+        """Processes that were started with a path of this node: its runners, whatever became of their daemon."""
+        mine, found = f"{self.base}/".encode(), []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mine in (entry / "cmdline").read_bytes() and int(entry.name) != os.getpid():
+                    found.append(int(entry.name))
+        return found
 
     # --- the daemon -----------------------------------------------------------------------------------------
 
     def start(self, **environment: str) -> Node:
         """Start the daemon and wait until it answers."""
+        self.launch(**environment)
+        return self.wait_started()
+
+    def launch(self, **environment: str) -> None:
         log = (self.base / "daemon.log").open("ab")
         command = [sys.executable, "-m", "skulk.cli.main", "node", "run", "--config", str(self.base / "node.toml")]
         self.daemon = subprocess.Popen(
-            command,
+            [*self.place.enter, *command],
             cwd=self.base,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
@@ -149,6 +235,8 @@ class Node:
             stderr=log,
         )
         log.close()
+
+    def wait_started(self) -> Node:
         until(self._answers, "the daemon answers", context=self.tail)
         return self
 
@@ -169,44 +257,25 @@ class Node:
         path = self.base / "daemon.log"
         return "\n".join(path.read_text("utf-8", "replace").splitlines()[-lines:]) if path.exists() else ""
 
+    def log(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The daemon's log since its first start, or those lines of it that tell of `event`."""
+        path = self.base / "daemon.log"
+        lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
+        entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [entry for entry in entries if event in (None, entry["event"])]
+
     # --- manifests ------------------------------------------------------------------------------------------
 
     def push(self, files: dict[str, str | None], message: str = "Change the fleet") -> str:
-        """Write (or, with None, delete) files, commit, push; return the commit."""
-        for name, text in files.items():
-            path = self.checkout / name
-            if text is None:
-                path.unlink()
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
-        git("add", "--all", cwd=self.checkout)
-        git("commit", "--quiet", "--message", message, cwd=self.checkout)
-        git("push", "--quiet", "origin", "main", cwd=self.checkout)
-        return git("rev-parse", "HEAD", cwd=self.checkout)
+        return self.origin.push(files, message)
 
     def push_base(self, **deployments: str) -> str:
         """The Fleet, this node, all cards, and the given deployments (name → text)."""
-        cards = {f"cards/{n}/card.yaml": (ROOT / f"cards/{n}/card.yaml").read_text() for n in CARDS}
-        digest = hashlib.sha256(b"words\n").hexdigest()
-        parrot = "\n".join(
-            f"      sha256: '{digest}'" if line.startswith("      sha256") else line
-            for line in SCRIPTED_CARD.splitlines()
-        )
-        return self.push(
-            {
-                "fleet/fleet.yaml": HEAD.format(kind="Fleet", name="demo") + "  namespace: demo\n",
-                "fleet/nodes/demo.yaml": HEAD.format(kind="Node", name="demo") + "  ordinal: 1\n",
-                "cards/parrot/card.yaml": parrot + "\n",
-                **cards,
-                **{f"fleet/deployments/{name}.yaml": text for name, text in deployments.items()},
-            }
-        )
+        manifest = HEAD.format(kind="Node", name="demo") + "  ordinal: 1\n"
+        return self.push({**base_files(**deployments), "fleet/nodes/demo.yaml": manifest})
 
     def revert(self) -> str:
-        git("revert", "--no-edit", "HEAD", cwd=self.checkout)
-        git("push", "--quiet", "origin", "main", cwd=self.checkout)
-        return git("rev-parse", "HEAD", cwd=self.checkout)
+        return self.origin.revert()
 
     # --- what it shows --------------------------------------------------------------------------------------
 
@@ -216,10 +285,7 @@ class Node:
         return response.json()
 
     def items(self, kind: str) -> list[dict[str, Any]]:
-        found = list(self.get(f"/fleet/v1/{kind}")["items"])
-        if kind == "runners":
-            self._seen |= {item["status"]["pid"] for item in found}
-        return found
+        return list(self.get(f"/fleet/v1/{kind}")["items"])
 
     def condition(self, kind: str, name: str, type_: str = "Ready") -> dict[str, Any]:
         for item in self.items(kind):
@@ -234,7 +300,6 @@ class Node:
             return self.condition("deployments", name).get("status") == "True"
 
         until(ready, f"{name} is Ready", context=lambda: f"{self.items('deployments')}\n{self.tail()}")
-        self.items("runners")
 
     def runner(self, deployment_name: str) -> dict[str, Any]:
         """The status of the one runner of a deployment that is there to stay (not on its way out)."""
@@ -267,16 +332,15 @@ class Node:
         until(replaced, f"{deployment_name} is served by another process than {pid}", context=self.tail)
         return found[0]
 
-    def adoption_seconds(self, deployment_name: str) -> float:
+    def adoptionseconds_of(self, deployment_name: str) -> float:
         """From the newest daemon's start to `Ready` of an adopted runner, by the log's own times."""
         assert self.runner(deployment_name)["adopted"]
         started = adopted = 0.0
-        for line in (self.base / "daemon.log").read_text("utf-8", "replace").splitlines():
-            entry = json.loads(line) if line.startswith("{") else {}
-            if entry.get("event") == "daemon_started":
-                started, adopted = _seconds(entry["ts"]), 0.0
-            elif entry.get("event") == "placement_phase_changed" and entry["phase"] == "Ready":
-                adopted = _seconds(entry["ts"])
+        for entry in self.log():
+            if entry["event"] == "daemon_started":
+                started, adopted = seconds_of(entry["ts"]), 0.0
+            elif entry["event"] == "placement_phase_changed" and entry["phase"] == "Ready":
+                adopted = seconds_of(entry["ts"])
         assert started, "no daemon_started in the log"
         assert adopted, "no placement became Ready"
         return adopted - started
@@ -285,6 +349,8 @@ class Node:
         """Run the command line against this node."""
         command = [sys.executable, "-m", "skulk.cli.main", *arguments]
         environment = {**os.environ, "SKULK_URL": self.url, "NO_COLOR": "1"}
+        if self.place.key:
+            environment["SKULK_API_KEY"] = self.place.key
         return subprocess.run(
             command,
             cwd=self.base,
@@ -309,11 +375,12 @@ class Node:
                 yield chunk.choices[0].delta.content
 
 
-def _seconds(timestamp: str) -> float:
+def seconds_of(timestamp: str) -> float:
     return datetime.datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
 def _toml(table: object) -> str:
+    """The keys of one table; JSON writes text, numbers, booleans and lists of text as TOML does."""
     assert isinstance(table, dict)
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
 
