@@ -21,8 +21,8 @@ setup: $(filter .uv/bin/uv,$(UV)) ## the environment in .venv, from the lock
 	@command -v git >/dev/null || { echo "error: git is missing: install it"; exit 2; }
 	@$(UV) sync --frozen --quiet --python "$$(command -v $(PYTHON))"
 
-demo: setup ## a node from a git repository of manifests; a model answers (PORT=52415)
-	@PATH="$$PWD/$(dir $(UV)):$$PATH" PORT=$(PORT) .venv/bin/python -m skulk.cli.demo
+demo: setup ## three nodes from a git repository of manifests, two engines, models that answer (PORT=52415)
+	@PATH="$$PWD/$(dir $(UV)):$$PATH" .venv/bin/python -m skulk.cli.demo --port $(PORT)
 
 test: setup ## all tests that this machine allows; skips are named
 	@PATH="$(abspath $(dir $(UV))):$$PATH" .venv/bin/python -m pytest $(PYTEST_ARGS)

@@ -4,7 +4,7 @@ Two nodes, one placement on the first of them; requests go in turn to its own ga
 a time. Time to the first token and between tokens, median and 99th percentile: of both, their difference and ratio.
 The scripted engine has a fixed pace (a step each 10 ms), so that what is added is the network's and not the engine's;
 MLX is a real model. Once with plain planes on loopback, once with mutual TLS. REQUESTS (200) of the scripted engine go
-to each side, and MLX_REQUESTS (70) of MLX.
+to each side, and MLX_REQUESTS (70) of MLX; 0 leaves one out.
 
 The serving node's gateway is asked twice in each round, as two sides: what those differ by (`again`) is the noise of
 the machine, and an added time below it says nothing.
@@ -75,7 +75,8 @@ def measure(requests: int, mlx_requests: int, *, tls: bool) -> None:
         )
         fleet.wait_whole(commit)
         for model, count in (("parrot", requests), ("fox", mlx_requests)):
-            show(model, count, left, right, tls=tls)
+            if count:
+                show(model, count, left, right, tls=tls)
 
 
 def show(model: str, requests: int, left: Node, right: Node, *, tls: bool) -> None:

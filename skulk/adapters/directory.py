@@ -71,6 +71,10 @@ class DirectorySource:
         """Fingerprint of the directory at the last read: what `changed` compares with."""
         self._accepted: CommitId | None = None
 
+    @property
+    def has_history(self) -> bool:
+        return False
+
     async def head(self) -> CommitId:
         """Read the directory and return the id of its state.
 

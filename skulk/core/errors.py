@@ -209,8 +209,8 @@ ENG_INSTALL = code(
 ENG_TOOLCHAIN = code(
     "SK-ENG-006",
     "the engine has to be compiled here and there is no working C/C++ compiler",
-    "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install);"
-    " it is tried again by itself",
+    "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; Arch: pacman -S gcc;"
+    " macOS: xcode-select --install); it is tried again by itself",
 )
 
 # --- planes -------------------------------------------------------------------------------------------------

@@ -93,6 +93,12 @@ class CommitFacts:
 class Repo(Protocol):
     """The source of desired state: a git remote or a watched directory."""
 
+    @property
+    def has_history(self) -> bool:
+        """Whether commits have an order and can be handed on. Without one, every state may follow every other one,
+        and only the source itself says which one holds."""
+        ...
+
     async def head(self) -> CommitId:
         """Ask the source and return its newest commit, its objects now local. Raises SRC_* errors."""
         ...

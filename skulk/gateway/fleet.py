@@ -1,7 +1,7 @@
 """`/fleet/v1`: what the node knows, for the command line, dashboards and scripts.
 
 Everything is read from one immutable view, so an answer is never a mix of two moments. The only thing that changes
-anything is `reset`; desired state changes by commits alone.
+anything are `reset` and `poll`; desired state changes by commits alone.
 """
 
 from __future__ import annotations
@@ -87,6 +87,12 @@ def fleet_router(serving: Serving, settings: GatewaySettings) -> APIRouter:
         if name not in known:
             raise _unknown("deployment or placement", name, known)
         return json_reply({"cleared": await serving.reset(name)})
+
+    @router.post("/poll")
+    async def poll() -> Response:
+        """Look at the source now; the other nodes hear of what is new there."""
+        serving.poke()
+        return json_reply({"polling": True}, status=202)
 
     @router.get("/{kind}")
     async def list_kind(request: Request, kind: str) -> Response:

@@ -128,8 +128,8 @@ class NodeConfig(_Table):
     model_roots: tuple[Path, ...] = Field((), description="Where `source: {local: NAME}` of a card is looked up.")
     memory_cap: int | None = Field(None, gt=0, description="Use no more memory than this (`4GiB`).")
     orphan_seconds: float = Field(600.0, gt=0, description="A runner without a daemon frees its memory after this.")
-    install_engines: bool = Field(True, description="Install missing engine environments at start.")
-    engines: tuple[str, ...] = Field(("mlx",), description="Engines to install and offer.")
+    install_engines: bool = Field(True, description="Install missing engine environments.")
+    engines: tuple[str, ...] = Field(("mlx",), description="Engines to install and to offer, and no others.")
     scripted_engine: bool = Field(False, description="Offer the scripted engine: for tests of failure paths only.")
     log_level: str | None = Field(
         None, pattern="^(debug|info|warning|error)$", description="Lowest level logged, instead of the Fleet's."

@@ -81,11 +81,14 @@ class Coordination:
         self._obtain = obtain
         self._plan = planner
         self._control: ControlPlane | None = None
-        self._hearing = Hearing(node, wake)
+        self.hearing = Hearing(node, wake)
         self._bundles: tuple[bytes, ...] = ()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._number = 0
         self._told: Report | None = None
+        self._encoded: tuple[Told, bytes] | None = None
+        self._not_kept = ""
+        """Why the last document could not be written: told once, and tried again with every round."""
         self._local: Local | None = None
         self._source = SourceState()
         self.outputs = Outputs()
@@ -100,8 +103,12 @@ class Coordination:
                 document = read(kept.document)
             except DocumentError as error:
                 _log.warning("document_unreadable", error=str(error))
+        if document is not None and self._node not in document.members:
+            # The node has another name now: what was made for the old one orders nothing here.
+            _log.warning("document_of_another_node", members=sorted(document.members))
+            document = None
         if document is not None and kept.proof:
-            self._hearing.proofs[document.version.digest] = kept.proof
+            self.hearing.proofs[document.version.digest] = kept.proof
         return State(Durable(kept.promised, document))
 
     # --- what the node asks ---------------------------------------------------------------------------------
@@ -127,9 +134,15 @@ class Coordination:
 
     @property
     def busy(self) -> bool:
-        """Deadlines are running: there are other nodes, or nothing is in force yet."""
+        """Deadlines of fractions of a second are running, or an answer is on its way."""
         newest = self._source.commits[-1].commit if self._source.commits else None
-        return self._control is not None or (newest is not None and newest != self.in_force)
+        lags = newest is not None and newest != self.in_force
+        return lags or bool(self.outputs.waiting or self.outputs.actions or self._tasks)
+
+    @property
+    def joined(self) -> bool:
+        """There are planes, and so deadlines of seconds that concern other nodes."""
+        return self._control is not None
 
     @property
     def in_force(self) -> CommitId | None:
@@ -143,14 +156,14 @@ class Coordination:
     def elsewhere(self) -> tuple[RunningPlacement, ...]:
         """What the other live members work on."""
         live = self._live(self.planes)
-        heard = sorted((name, told) for name, (told, _) in self._hearing.told.items() if name in live)
+        heard = sorted((name, told) for name, (told, _) in self.hearing.told.items() if name in live)
         return tuple(running for _, told in heard for running in told.report.running)
 
     def offered_elsewhere(self) -> frozenset[str]:
         """Backends of the other live members."""
         live = self._live(self.planes)
         return frozenset(
-            b.backend for n, (told, _) in self._hearing.told.items() if n in live for b in told.report.member.builds
+            b.backend for n, (told, _) in self.hearing.told.items() if n in live for b in told.report.member.builds
         )
 
     def why(self, name: str) -> tuple[str, ...]:
@@ -159,7 +172,7 @@ class Coordination:
         if fleet is None or self._local is None:
             return ()
         live = self._live(self.planes)
-        told = [t.report for n, (t, _) in sorted(self._hearing.told.items()) if n in live and n in fleet.nodes]
+        told = [t.report for n, (t, _) in sorted(self.hearing.told.items()) if n in live and n in fleet.nodes]
         members = (self._local.member, *(report.member for report in told))
         running = (*self._local.running, *(r for report in told for r in report.running))
         refusals = (*self._local.refusals, *(r for report in told for r in report.refusals))
@@ -177,7 +190,8 @@ class Coordination:
         self._source, self._local = source, local
         view = self.planes
         if view is not None and self._control is not None:
-            self._hearing.take_in(view, self._control)
+            self.hearing.take_in(view, self._control)
+            self.hearing.forget_proofs(self.state.durable.document)
         observed = self._observed(view, source, local)
         new, outputs = coordinate(self.state, observed, self._clock.now(), self._plan)
         before = self.state
@@ -187,9 +201,12 @@ class Coordination:
                     self._persist(action.durable)
                 except SkulkError as error:
                     # Nobody may hear of what is not on disk: this round did not happen.
-                    _log.warning("document_not_kept", code=error.code.id, error=error.message)
+                    if error.message != self._not_kept:
+                        _log.warning("document_not_kept", code=error.code.id, error=error.message)
+                    self._not_kept = error.message
                     self.state = before
                     return
+                self._not_kept = ""
                 self.state = replace(self.state, durable=action.durable)
             else:
                 self._do(action)
@@ -205,9 +222,9 @@ class Coordination:
             changes=view.changes if view is not None else 0,
             commits=_since(source, self.in_force),
             ancestors=source.older,
-            heard={name: Heard(told.report, question) for name, (told, question) in self._hearing.told.items()},
-            announced=tuple(self._hearing.announced.values()),
-            bodies=self._hearing.bodies,
+            heard={name: Heard(told.report, question) for name, (told, question) in self.hearing.told.items()},
+            announced=tuple(self.hearing.announced.values()),
+            bodies=self.hearing.bodies,
             departed=frozenset(departed - {self._node}),
         )
 
@@ -224,7 +241,7 @@ class Coordination:
                 kept,
                 promised=durable.promised,
                 document=document.body if document is not None else None,
-                proof=self._hearing.proofs.get(document.version.digest, b"") if document is not None else b"",
+                proof=self.hearing.proofs.get(document.version.digest, b"") if document is not None else b"",
             )
         )
         if document is not None:
@@ -237,7 +254,6 @@ class Coordination:
                 placements=len(blueprint.placements),
             )
         self._hold(document)
-        self._hearing.forget_proofs(document)
 
     def hold_bundles(self, bundles: tuple[bytes, ...]) -> None:
         """Answer for these as well."""
@@ -249,7 +265,7 @@ class Coordination:
             return
         document = newest if newest is not None else self.state.durable.document
         held = [document.body] if document is not None else []
-        self._control.hold([*held, *(d.body for d in self._hearing.bodies.values()), *self._bundles])
+        self._control.hold([*held, *(d.body for d in self.hearing.bodies.values()), *self._bundles])
 
     def _do(self, action: Announce | Ask | FetchBody | Obtain) -> None:
         match action:
@@ -259,7 +275,7 @@ class Coordination:
                 for node in action.nodes:
                     self._start(f"ask/{node}", self._ask(node, action.question))
             case FetchBody():
-                if action.version.digest in self._hearing.proofs or self._is_plain():
+                if action.version.digest in self.hearing.proofs or self._is_plain():
                     self._start(f"body/{action.version.digest}", self._fetch(action.version))
             case Obtain():
                 self._obtain(action.commit, action.holders)
@@ -271,19 +287,19 @@ class Coordination:
     def _announce(self, version: Version) -> None:
         if self._control is None or version.author != self._node:
             return
-        self._hearing.proofs[version.digest] = self._control.publish(Topic.ANNOUNCEMENT, announcement(version))
+        self.hearing.proofs[version.digest] = self._control.publish(Topic.ANNOUNCEMENT, announcement(version))
 
     async def _ask(self, node: NodeName, question: int) -> None:
         if self._control is None:
             return
         answer = await self._control.ask(node, encode_question(Question()), deadline_seconds=ASK_SECONDS)
-        self._hearing.hear(node, decode_told(answer, node), question, self._control)
+        self.hearing.hear(node, decode_told(answer, node), question, self._control)
 
     async def _fetch(self, version: Version) -> None:
         if self._control is None:
             return
         body = await self._control.fetch(version.digest, deadline_seconds=BODY_SECONDS)
-        self._hearing.keep(version, body)
+        self.hearing.keep(version, body)
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """One at a time of each name; what fails is wanted again by a later round."""
@@ -312,8 +328,12 @@ class Coordination:
         if report != self._told:
             self._number += 1
             self._told = report
-        proof = self._hearing.proofs.get(report.accepted.digest, b"") if report.accepted is not None else b""
-        return encode_told(Told(self._number, proof, report))
+        proof = self.hearing.proofs.get(report.accepted.digest, b"") if report.accepted is not None else b""
+        told = Told(self._number, proof, report)
+        if self._encoded is None or self._encoded[0] != told:
+            # Wanted several times a second, and the same for hours.
+            self._encoded = told, encode_told(told)
+        return self._encoded[1]
 
     def answer(self) -> bytes:
         """This node's report, for a member that asks. Raises MessageError before the first round."""

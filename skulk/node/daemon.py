@@ -3,7 +3,7 @@
 Life: node.toml → state lock → port → stock of runners → last accepted commit → loops → planes. SIGTERM and SIGINT:
 close the gateway, let client streams end (30 s), end the rest with an error event, leave the runners running, say
 goodbye to the other nodes. SIGUSR1 (what `skulk node stop` sends): the same, but drain and stop the runners first.
-SIGHUP: look at the source now.
+SIGHUP: look at the source now, and read again which engines node.toml wants.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import os
 import random
 import secrets
 import signal
-import threading
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,40 +23,38 @@ import structlog
 
 from skulk import __version__
 from skulk.adapters.directory import DirectorySource
-from skulk.adapters.engine_envs import COMPILING, EngineCatalogue, ensure
+from skulk.adapters.engine_envs import EngineCatalogue
 from skulk.adapters.git import GitRepo
 from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
 from skulk.adapters.telemetry import MachineSampler, disks_of
 from skulk.adapters.weights import LocalWeights
 from skulk.core import errors
-from skulk.core.coordination.planes_report import Question, decode_question, encode_question
 from skulk.core.domain import (
     BootId,
     CommitId,
     FleetView,
-    GenerationRequest,
     Life,
     Link,
     NodeName,
     Owner,
-    PlacementUid,
 )
-from skulk.core.ports import Generation, Machine, Repo
+from skulk.core.ports import Machine, Repo
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.acceptance import SourcePolicy
-from skulk.core.wire.planes_messages import MessageError
 from skulk.gateway import GatewaySettings, create_app
 from skulk.node.clock import SystemClock
 from skulk.node.config import NodeConfig, load_config
 from skulk.node.coordination import Coordination
 from skulk.node.exchange import CommitExchange
+from skulk.node.host import Host, reset_elsewhere
+from skulk.node.installing import EngineInstaller, Wanted
 from skulk.node.journal import FileJournal
 from skulk.node.listen import Listener, is_loopback, permitted
 from skulk.node.lock import StateLock
 from skulk.node.logs import configure
 from skulk.node.loop import NodeLoop, Ports
-from skulk.node.network import FleetPlanes, Network
+from skulk.node.network import FleetPlanes, Network, alone
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import NodeServing
 from skulk.node.source import SourceLoop
@@ -65,14 +63,10 @@ from skulk.node.webhook_secret import webhook_secret
 
 _log = structlog.get_logger(component="daemon")
 
-# An installation that failed (no network) is tried again this often.
-INSTALL_RETRY_SECONDS = 60.0
 # What is left of open responses after the streams were ended is only their last bytes.
 GATEWAY_STOP_SECONDS = 5.0
 # A goodbye takes milliseconds; closing a session with a dead link can hang for ever.
 PLANES_CLOSE_SECONDS = 4.0
-# A person waits for it.
-RESET_SECONDS = 3.0
 # Documents of several nodes arrive together.
 PLANES_COALESCE_SECONDS = 0.05
 
@@ -85,7 +79,12 @@ def main(config_path: Path) -> int:
     config = load_config(config_path)
     configure(config.name, config.log_level or "info")
     with _held(config):
-        asyncio.run(Daemon(config).run())
+        asyncio.run(Daemon(config, lambda: load_config(config_path)).run())
+    if config.planes.listen:
+        # The messaging library's threads outlive its session, and now and then abort an interpreter that winds down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
@@ -107,14 +106,17 @@ def _held(config: NodeConfig) -> Iterator[None]:
 
 
 class Daemon:
-    """Everything of one node, put together."""
+    """Everything of one node, put together. `reread` gives node.toml as it is now."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, reread: Callable[[], NodeConfig] | None = None) -> None:
         self._config = config
+        self._reread = reread or (lambda: config)
         self._clock = SystemClock()
         self._owner = Owner(NodeName(config.name), BootId(secrets.token_hex(8)))
         self._code_dir = place_runner_code(config.engines_path)
-        self._catalogue = EngineCatalogue(config.engines_path, self._code_dir, scripted=config.scripted_engine)
+        self._catalogue = EngineCatalogue(
+            config.engines_path, self._code_dir, config.engines, scripted=config.scripted_engine
+        )
         self._end = asyncio.Event()
 
     # --- composition (needs a running event loop) -----------------------------------------------------------
@@ -136,7 +138,9 @@ class Daemon:
             memory_cap_bytes=config.memory_cap,
             reserved_by_runners=self._reserved_bytes,
         )
-        self._probe.installing = {}
+        wanted = _wanted(config)
+        self._installer = EngineInstaller(config.engines_path, wanted, lambda: self._loop.look_at_machine())
+        self._probe.installer = self._installer
         self._weights = LocalWeights(
             config.model_roots,
             config.state_dir / "weights",
@@ -191,9 +195,9 @@ class Daemon:
             self._clock,
             reset=self._loop.reset,
             beat_age=lambda: self._loop.beat_age_seconds,
-            data=lambda: self._network.planes if self._network is not None else None,
+            data=lambda: self._planes,
             poke=self._source.poke,
-            reset_elsewhere=self._reset_elsewhere,
+            reset_elsewhere=lambda name: reset_elsewhere(self._planes, name),
         )
 
     def _compose_network(self, journal: FileJournal) -> Network | None:
@@ -205,19 +209,22 @@ class Daemon:
         from skulk.adapters.zenoh import identity, open_planes, use_threads
 
         settings = self._config.plane_settings()
-        # Ordered also when the clock was set back, and when the journal was lost.
-        number = max(journal.load().life + 1, int(self._clock.wall()))
-        journal.save(replace(journal.load(), life=number))
-        life = Life(self._owner.node, self._owner.boot, number)
-        identity(settings, life)
+        identity(settings, Life(self._owner.node, self._owner.boot, 0))
+
+        def new_life() -> Life:
+            # Ordered also when the clock was set back, and when the journal was lost.
+            above = self._network.superseded if self._network is not None else 0
+            number = max(journal.load().life + 1, int(self._clock.wall()), above + 1)
+            journal.save(replace(journal.load(), life=number))
+            return Life(self._owner.node, self._owner.boot, number)
 
         async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
             fleet = self._source.state.fleet
             use_threads(len(fleet.nodes) if fleet is not None else 0)
-            host = _Host(self._serving, self._coordination, self._exchange)
+            host = Host(self._serving, self._coordination, self._exchange)
             wake = self._wake_soon
             opened = replace(settings, dial=dial)
-            return await open_planes(opened, life, keys=keys, clock=self._clock, host=host, wake=wake)
+            return await open_planes(opened, new_life(), keys=keys, clock=self._clock, host=host, wake=wake)
 
         return Network(
             self._owner.node,
@@ -227,37 +234,30 @@ class Daemon:
             tls=settings.tls is not None,
             seeds=self._config.planes.seeds,
             joined=self._joined,
-            left=lambda: self._loop.part(),
+            left=self._left,
         )
+
+    @property
+    def _planes(self) -> FleetPlanes | None:
+        return self._network.planes if self._network is not None else None
 
     def _joined(self, planes: FleetPlanes) -> None:
         self._loop.join(planes)
         self._exchange.join(planes)
         self._wake()
 
+    def _left(self) -> None:
+        self._loop.part()
+        self._exchange.part()
+
     def _report(self, kind: str, values: Mapping[str, object]) -> None:
-        if self._network is not None and self._network.planes is not None:
-            self._network.planes.report(kind, values)
+        if self._planes is not None:
+            self._planes.report(kind, values)
 
     def _problems(self) -> tuple[str, ...]:
-        return (self._network.problem,) if self._network is not None and self._network.problem else ()
-
-    async def _reset_elsewhere(self, name: str) -> int:
-        """Have every other live node reset it; one that does not answer has nothing to say."""
-        planes = self._network.planes if self._network is not None else None
-        if planes is None:
-            return 0
-
-        async def ask(node: NodeName) -> int:
-            try:
-                answer = await planes.ask(node, encode_question(Question(reset=name)), deadline_seconds=RESET_SECONDS)
-                return int(answer)
-            except (errors.SkulkError, errors.RequestError, ValueError) as error:
-                _log.warning("reset_not_answered", of=node, error=str(error))
-                return 0
-
-        others = planes.observe().live() - {self._owner.node}
-        return sum(await asyncio.gather(*(ask(node) for node in sorted(others))))
+        if self._network is None:
+            return alone(self._source.state.fleet)
+        return (self._network.problem,) if self._network.problem else ()
 
     def _obtain(self, commit: CommitId, holders: tuple[NodeName, ...]) -> None:
         self._source.obtain(commit, holders)
@@ -300,7 +300,7 @@ class Daemon:
         tasks = [
             asyncio.create_task(self._loop.run(), name="loop"),
             asyncio.create_task(self._source.run(), name="source"),
-            asyncio.create_task(self._install_engines(), name="engines"),
+            asyncio.create_task(self._installer.run(), name="engines"),
             asyncio.create_task(self._follow_fleet(listener), name="fleet"),
             asyncio.create_task(self._telemetry.run(), name="telemetry"),
         ]
@@ -325,15 +325,14 @@ class Daemon:
             if not closed:
                 # The library hangs in its close. Everything of ours is done, and nobody waits for it.
                 _log.warning("planes_not_closed", seconds=PLANES_CLOSE_SECONDS)
-                os._exit(0)
+                os._exit(1 if sys.exc_info()[0] else 0)
 
     async def _finish(self, listener: Listener) -> None:
         """Streams first, then (when stopping) the runners. A second signal cuts the waiting short."""
         self._serving.close()
-        if self._loop.stopping:
-            self._loop.wake()
-        else:
-            self._loop.closing = True
+        self._loop.closing = not self._loop.stopping
+        # The others hear of it with the next round, and send nothing here any more.
+        self._loop.wake()
         cut = await self._serving.finish(limits.CLOSE_STREAMS_SECONDS_MAX)
         if cut:
             _log.warning("streams_cut", count=cut)
@@ -367,7 +366,17 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end.set)
         loop.add_signal_handler(signal.SIGUSR1, self._stop_everything)
-        loop.add_signal_handler(signal.SIGHUP, self._source.poke)
+        loop.add_signal_handler(signal.SIGHUP, self._look_again)
+
+    def _look_again(self) -> None:
+        self._source.poke()
+        try:
+            config = self._reread()
+        except errors.SkulkError as error:
+            _log.warning("config_not_read", code=error.code.id, error=error.message)
+            return
+        self._catalogue.engines = config.engines
+        self._installer.follow(_wanted(config))
 
     def _stop_everything(self) -> None:
         self._loop.stopping = True
@@ -397,76 +406,19 @@ class Daemon:
                 configure(self._config.name, level)
                 _log.info("log_level_changed", to=level)
 
-    async def _install_engines(self) -> None:
-        """Install the engines of node.toml that are missing. Nothing else waits for it."""
-        if not self._config.install_engines:
-            await asyncio.Event().wait()
-        for engine in self._config.engines:
-            while True:
-                try:
-                    await self._install(engine)
-                except errors.Transient as error:
-                    self._probe.installing[engine] = f"{engine}: {error}; tried again"
-                    _log.warning("engine_install_failed", engine=engine, error=error.message)
-                    self._loop.look_at_machine()
-                    await asyncio.sleep(INSTALL_RETRY_SECONDS)
-                    continue
-                except errors.SkulkError as error:
-                    self._probe.installing[engine] = f"{engine}: {error}"
-                    break
-                del self._probe.installing[engine]
-                break
-            self._loop.look_at_machine()
-        await asyncio.Event().wait()
-
-    async def _install(self, engine: str) -> None:
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
-
-        def progress(line: str) -> None:
-            # Called by the thread that installs; a program may say thousands of lines, its log has them all.
-            if line.startswith(COMPILING):
-                self._probe.installing[engine] = f"{engine}: {line}"
-                loop.call_soon_threadsafe(self._loop.look_at_machine)
-            _log.debug("engine", line=line)
-
-        self._probe.installing[engine] = f"{engine}: its environment is being installed"
-        try:
-            await asyncio.to_thread(ensure, engine, self._config.engines_path, progress=progress, stop=stop)
-        finally:
-            # A thread cannot be cancelled, and the daemon does not end before its threads have.
-            stop.set()
-
-
-class _Host:
-    """What the planes ask of this node."""
-
-    def __init__(self, serving: NodeServing, coordination: Coordination, exchange: CommitExchange) -> None:
-        self._serving = serving
-        self._coordination = coordination
-        self._exchange = exchange
-
-    async def take(self, placement: PlacementUid, request: GenerationRequest, owner: Owner) -> Generation:
-        return await self._serving.take(placement, request, owner)
-
-    def answer(self, asker: NodeName, question: bytes) -> bytes:
-        try:
-            asked = decode_question(question)
-            if asked.reset is not None:
-                return str(self._serving.reset_here(asked.reset)).encode()
-            return self._exchange.answer(asked) if asked.commit is not None else self._coordination.answer()
-        except MessageError as error:
-            raise errors.RequestError(errors.REQ_INVALID, str(error), status=400) from error
-
 
 class _InstallingProbe(MachineProbe):
     """The machine, with a line for every engine that is being installed or could not be."""
 
-    installing: dict[str, str]
+    installer: EngineInstaller
 
     async def machine(self) -> Machine:
         machine = await super().machine()
-        return replace(machine, engine_problems=(*self.installing.values(), *machine.engine_problems))
+        return replace(machine, engine_problems=(*self.installer.problems(machine.builds), *machine.engine_problems))
+
+
+def _wanted(config: NodeConfig) -> Wanted:
+    return Wanted(config.engines, config.install_engines)
 
 
 def _repo(config: NodeConfig) -> Repo:

@@ -47,6 +47,10 @@ class CommitExchange:
     def join(self, control: ControlPlane) -> None:
         self._control = control
 
+    def part(self) -> None:
+        """The planes are closed: there is nobody to ask or to tell."""
+        self._control = None
+
     def announce(self, commit: CommitId) -> None:
         """Tell the others that the source has this commit."""
         if self._control is not None:

@@ -85,6 +85,12 @@ class FileJournal:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+            # The name too: after a power cut a promise that others have heard of must still be known.
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
         except OSError as error:
             raise Transient(SRC_DISK, f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -59,6 +59,9 @@ _log = structlog.get_logger(component="loop")
 
 # While something is under way: often enough that no step waits on us, rarely enough to cost nothing.
 BUSY_SECONDS = 0.25
+# Nothing is under way in a fleet of several: what is due by the clock (15 s of patience, a comparison of documents
+# every 2 s) may be late by this, and whatever happens wakes the loop anyway.
+CALM_SECONDS = 1.0
 # Events that arrive together are looked at together.
 COALESCE_SECONDS = 0.01
 # Rounds come at least every RESYNC_SECONDS; one that is missing for this long means that the daemon itself stood still.
@@ -210,7 +213,7 @@ class NodeLoop:
         that is missing) are fractions of a second, and so is what a fleet of several has to be looked at."""
         if self._coordination.busy or (decision is not None and not decision.settled):
             return BUSY_SECONDS
-        return limits.RESYNC_SECONDS
+        return CALM_SECONDS if self._coordination.joined else limits.RESYNC_SECONDS
 
     def round(self) -> Decision | None:
         """One round. Returns None while nothing may be decided (machine unknown, or closing)."""

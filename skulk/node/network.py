@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from skulk.core.domain import Fleet, NodeName
+from skulk.core.domain import Fleet, NodeName, PlanesView
 from skulk.core.errors import PLN_EXPOSED, SkulkError
 from skulk.core.ports import Clock, ControlPlane, DataPlane, PlaneAccess
 from skulk.core.wire.planes_keys import Dialable, dial_list, must_reopen
@@ -28,8 +28,18 @@ REDIAL_WAIT_SECONDS = 600.0
 REDIAL_STAGGER_SECONDS = 5.0
 # A port that is taken or a file that cannot be read may be mended by somebody.
 OPEN_RETRY_SECONDS = 5.0
+# After a connection was made anew, tokens that are still there come within a moment.
+OUTLIVED_SECONDS = 3.0
 # For closing a session that is no longer allowed.
 LEAVE_SECONDS = 3.0
+
+
+def alone(fleet: Fleet | None) -> tuple[str, ...]:
+    """What is wrong with a node without planes: nothing, unless the accepted commit declares others."""
+    others = len(fleet.nodes) - 1 if fleet is not None else 0
+    if others < 1:
+        return ()
+    return (f"node.toml has no [planes], and the fleet has {others} more node(s): this one plans for itself alone",)
 
 
 class FleetPlanes(ControlPlane, DataPlane, PlaneAccess, Protocol):
@@ -67,6 +77,9 @@ class Network:
         self._seen: Fleet | None = None
         self._dialled: tuple[str, ...] = ()
         self._redial_since: float | None = None
+        self._outlived_since: float | None = None
+        self.superseded = 0
+        """Numbers of lives up to this one belong to another daemon of this name: the next life's is greater."""
         self.planes: FleetPlanes | None = None
         self.problem = ""
         """Why the planes are not open, for people."""
@@ -102,7 +115,22 @@ class Network:
         if fleet is not self._seen:
             self._seen = fleet
             self.planes.trust(keys)
+        if self._outlived(self.planes.observe()):
+            await self._leave("another daemon of this node's name was heard in its place, and has gone: joining anew")
+            return
         await self._redial(self.planes, fleet, wanted)
+
+    def _outlived(self, view: PlanesView) -> bool:
+        """A later life of this name has ended. The others wait for a still later one, and this node has to be that."""
+        if view.rivals or view.superseded <= view.me.number:
+            self._outlived_since = None
+            return False
+        now = self._clock.now()
+        self._outlived_since = now if self._outlived_since is None else self._outlived_since
+        if now - self._outlived_since < OUTLIVED_SECONDS:
+            return False
+        self._outlived_since, self.superseded = None, view.superseded
+        return True
 
     def _wanted(self, fleet: Fleet | None) -> tuple[str, ...]:
         # Seeds may name anybody, also who dials this node by the manifests, and two connections of one pair lose
@@ -122,7 +150,7 @@ class Network:
             return
         _log.info("planes_redialled", dial=list(wanted), waited=round(waited, 1))
         await planes.redial(wanted)
-        self._dialled, self._redial_since = wanted, None
+        self._dialled, self._redial_since, self.problem = wanted, None, ""
 
     def _place_in_line(self, fleet: Fleet | None, wanted: tuple[str, ...]) -> int:
         """How many nodes open their planes anew for the same endpoints before this one does."""

@@ -31,6 +31,10 @@ COMMITS_MAX = 32
 OBTAIN_SECONDS = (2.0, 60.0)
 # Commits named by others that are remembered at all: a member that names thousands is mistaken.
 WANTED_MAX = 64
+# Nobody names it any more (it was pushed away again, or its node is gone): it makes room for others.
+WANTED_SECONDS_MAX = 600.0
+# Refused commits that are reported: the newest of the source, and those that other nodes named.
+INVALID_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class SourceState:
     commits: tuple[Validated, ...] = ()
     """Commits this node accepted, oldest first: from the one in force to the newest."""
     invalid: tuple[Invalid, ...] = ()
-    """The newest commit, when it was refused for what is in it."""
+    """Commits since the newest accepted one that were refused for what is in them, oldest first."""
     older: frozenset[CommitId] = frozenset()
     """Commits that other nodes named and that the newest accepted one descends from."""
     misses: int = 0
@@ -64,6 +68,7 @@ class _Wanted:
     """A commit that another node named and that is unknown here."""
 
     holders: tuple[NodeName, ...]
+    named_at: float
     due_at: float = 0.0
     pause: float = OBTAIN_SECONDS[0]
 
@@ -148,9 +153,9 @@ class SourceLoop:
         if wanted is None:
             if len(self._wanted) >= WANTED_MAX:
                 return
-            wanted = self._wanted[commit] = _Wanted(holders)
-        wanted.holders = holders
-        if self._clock.now() >= wanted.due_at:
+            wanted = self._wanted[commit] = _Wanted(holders, self._clock.now())
+        wanted.holders, wanted.named_at = holders or wanted.holders, self._clock.now()
+        if wanted.named_at >= wanted.due_at:
             self.poke()
 
     def hint(self, commit: CommitId) -> None:
@@ -186,6 +191,9 @@ class SourceLoop:
         """Settle every wanted commit: it is older than what is accepted, or can be judged, or stays wanted."""
         for commit, wanted in list(self._wanted.items()):
             now = self._clock.now()
+            if now - wanted.named_at > WANTED_SECONDS_MAX:
+                del self._wanted[commit]
+                continue
             if now < wanted.due_at:
                 continue
             wanted.due_at = now + wanted.pause
@@ -204,7 +212,13 @@ class SourceLoop:
         if state.accepted is not None and await self._repo.older((commit,), state.accepted):
             self.state = replace(self.state, older=self.state.older | {commit})
             return True
+        if not self._repo.has_history:
+            # Whoever syncs the directory says which state holds: one that another node still has may be the last one.
+            return False
         if not await self._is_here(commit) and not await self._fetch_from(commit, holders):
+            return False
+        if not (await self._repo.facts(commit, state.accepted, VerifyMode.OFF)).descends:
+            # A rewritten history is taken from the source or not at all: others may still be where it was before.
             return False
         attempted, misses, conditions = state.attempted, state.misses, state.conditions
         await self._consider(commit)
@@ -259,7 +273,7 @@ class SourceLoop:
                     head,
                     verdict.reason,
                     commits=self._kept(Validated(head, verdict.fleet)),
-                    older=before.older,
+                    older=before.older - {head},
                     conditions=_accepted(head, verdict.reason),
                 )
                 _log.info("commit_accepted", commit=head, subject=facts.subject, warnings=list(verdict.warnings))
@@ -267,10 +281,11 @@ class SourceLoop:
                 message = f"{verdict.code.id} {verdict.message} ({verdict.code.fix})"
                 # An ancestor says nothing new of the history; everything else stands in a commit's way by name.
                 stale = verdict.reason is Reason.STALE_COMMIT
+                others = tuple(i for i in before.invalid if i.commit != head)
                 self.state = replace(
                     before,
                     attempted=head,
-                    invalid=() if stale else (Invalid(head, message),),
+                    invalid=others if stale else (*others, Invalid(head, message))[-INVALID_MAX:],
                     misses=0,
                     conditions=(
                         Condition(ConditionType.STALLED, Status.TRUE, verdict.reason, message, head),

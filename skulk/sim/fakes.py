@@ -35,6 +35,8 @@ class FakeRepo:
         self.parents: dict[CommitId, CommitId | None] = {}
         self.branch: CommitId | None = None
         self.down = False
+        self.history = True
+        """False: states without an order, as those of a directory."""
         self.unsigned: set[CommitId] = set()
         self.unreadable: set[CommitId] = set()
         """Commits whose objects the local mirror has lost."""
@@ -47,6 +49,10 @@ class FakeRepo:
         commit = CommitId(digest)
         self.trees[commit], self.parents[commit], self.branch = tree, base, commit
         return commit
+
+    @property
+    def has_history(self) -> bool:
+        return self.history
 
     async def head(self) -> CommitId:
         if self.down:
@@ -63,6 +69,8 @@ class FakeRepo:
         return chain
 
     async def facts(self, commit: CommitId, accepted: CommitId | None, verify: VerifyMode) -> CommitFacts:
+        if not self.history:
+            return CommitFacts(commit)
         chain = self._ancestors(commit)
         checked = [] if verify is VerifyMode.OFF else chain[:1] if verify is VerifyMode.HEAD else chain
         return CommitFacts(
@@ -107,7 +115,7 @@ class FakeRepo:
         self.trees, self.parents = incoming.trees, incoming.parents
 
     async def older(self, commits: Collection[CommitId], than: CommitId) -> frozenset[CommitId]:
-        ancestors = self._ancestors(than) if than in self.trees else []
+        ancestors = self._ancestors(than) if self.history and than in self.trees else []
         return frozenset(c for c in commits if c != than and c in ancestors)
 
 

@@ -8,7 +8,6 @@ import asyncio
 import random
 from collections.abc import Mapping
 
-from skulk.core.coordination.planes_report import decode_question
 from skulk.core.domain import (
     BootId,
     CommitId,
@@ -25,6 +24,7 @@ from skulk.core.ports import Generation
 from skulk.core.reconcile.acceptance import SourcePolicy
 from skulk.node.coordination import Coordination
 from skulk.node.exchange import CommitExchange
+from skulk.node.host import Host
 from skulk.node.loop import NodeLoop, Ports
 from skulk.node.network import FleetPlanes, Network
 from skulk.node.source import SourceLoop
@@ -33,19 +33,14 @@ from skulk.sim.fakes import FakeHost, FakeJournal, FakeProbe, FakeRepo, FakeWeig
 from skulk.sim.planes import SimNetwork, sim_planes
 
 
-class _Host:
-    """Simulated runners answer no requests; questions are answered as everywhere."""
-
-    def __init__(self, coordination: Coordination, exchange: CommitExchange) -> None:
-        self._coordination = coordination
-        self._exchange = exchange
+class _Serving:
+    """Simulated runners answer no requests."""
 
     async def take(self, placement: PlacementUid, request: GenerationRequest, owner: Owner) -> Generation:
         raise RequestError(RUN_LOST, "simulated runners answer no requests", status=502, kind="server_error")
 
-    def answer(self, asker: NodeName, question: bytes) -> bytes:
-        asked = decode_question(question)
-        return self._exchange.answer(asked) if asked.commit is not None else self._coordination.answer()
+    def reset_here(self, name: str) -> int:
+        return 0
 
 
 class SimNode:
@@ -75,6 +70,7 @@ class SimNode:
         self.lost_wakes = 0.0
         """Share of wake-ups that never arrive."""
         self.repeated_wakes = False
+        self.allow_force_push = False
         self._boots = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.loop: NodeLoop | None = None
@@ -91,7 +87,7 @@ class SimNode:
         """A new daemon: everything it knows comes from ports."""
         self._boots += 1
         self.host.attach()
-        policy = SourcePolicy(namespace="demo", node=self.name)
+        policy = SourcePolicy(namespace="demo", node=self.name, allow_force_push=self.allow_force_push)
         self.coordination = coordination = Coordination(
             self.name, self.journal, self.clock, self._wake, obtain=self._obtain
         )
@@ -129,7 +125,7 @@ class SimNode:
         assert source is not None, "boot() makes it first"
 
         async def opener(dial: tuple[str, ...], keys: Mapping[NodeName, bytes]) -> FleetPlanes:
-            host = _Host(coordination, exchange)
+            host = Host(_Serving(), coordination, exchange)
 
             def wake() -> None:
                 for commit in exchange.hints():
@@ -155,6 +151,15 @@ class SimNode:
             joined=joined,
             left=lambda: self.loop.part() if self.loop is not None else None,
         )
+
+    async def silence(self) -> FleetPlanes:
+        """Its loops end and its planes stay open: whoever holds them speaks in this node's name, with its key."""
+        assert self.network is not None, "boot() first"
+        assert self.network.planes is not None, "nothing is open yet"
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return self.network.planes
 
     async def kill_daemon(self) -> None:
         if self.sim_network is not None:

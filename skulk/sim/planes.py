@@ -128,7 +128,8 @@ class SimNetwork:
 
         self._later(receiver.name, sender.name, lambda: receiver.query_arrived(key, payload, reply))
         try:
-            data = await asyncio.wait_for(answered, timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                data = await answered
         except TimeoutError:
             return ()
         return () if data is None else (data,)

@@ -227,6 +227,7 @@ class FakeNode:
         ]
         self.bodies: list[dict[str, Any]] = []
         self.resets: list[str] = []
+        self.polls = 0
         self.cancelled = threading.Event()
         self.answering = threading.Event()
         self.watchers = 0
@@ -306,6 +307,7 @@ class FakeNode:
         app.get("/fleet/v1/why/{name}")(self._why)
         app.get("/fleet/v1/logs/{name}")(self._logs)
         app.post("/fleet/v1/reset/{name}")(self._reset)
+        app.post("/fleet/v1/poll")(self._poll)
         app.get("/fleet/v1/{kind}")(self._list)
         app.get("/fleet/v1/{kind}/{name}")(self._one)
         app.post("/v1/chat/completions")(self._chat)
@@ -352,6 +354,10 @@ class FakeNode:
         if name != "fox-tiny":
             return _error(404, f"no placement or deployment {name}")
         return PlainTextResponse("".join(f"line {n} \x1b]0;title\x07\n" for n in range(1, 4)[-lines:]))
+
+    async def _poll(self) -> dict[str, bool]:
+        self.polls += 1
+        return {"polling": True}
 
     async def _reset(self, name: str) -> dict[str, int]:
         self.resets.append(name)

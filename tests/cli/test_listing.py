@@ -46,6 +46,8 @@ PAGES = {
     "top-node": ("top", "--once", "--node", "demo"),
     "top-unknown-node": ("top", "--node", "dema"),
     "reconcile": ("reconcile", "fox-tiny", "--reset"),
+    "reconcile-everything": ("reconcile",),
+    "reconcile-reset-of-nothing": ("reconcile", "--reset"),
     "reconcile-without-wish": ("reconcile", "fox-tiny"),
 }
 
@@ -134,6 +136,8 @@ def test_a_log_cannot_drive_the_terminal(node: FakeNode, skulk: Skulk) -> None:
 
 def test_a_reset_reaches_the_node_under_the_plain_name(node: FakeNode, skulk: Skulk) -> None:
     skulk("reconcile", "deployment/fox-tiny", "--reset", "--url", node.url)
+    skulk("reconcile", "--url", node.url)
+    assert node.polls == 1
     assert node.resets == ["fox-tiny"]
 
 

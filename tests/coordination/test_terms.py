@@ -11,6 +11,7 @@ from skulk.core.coordination.limits import (
     ANTI_ENTROPY_SECONDS,
     ASK_RETRY_SECONDS,
     DISCOVERY_SECONDS_MAX,
+    EPOCH_MAX,
     EPOCHS_PER_ROUND,
     SETTLE_SECONDS,
 )
@@ -149,3 +150,15 @@ def test_a_node_that_is_not_declared_is_nobody():
     desk = Desk().lives("n1 n2 n3 n9").publishes()
     assert desk.published is not None
     assert "n9" not in desk.published.members
+
+
+def test_a_promise_that_leaves_no_epoch_ends_nothing_and_is_named():
+    """A member may claim any number: the coordinator's daemon must live through it."""
+    desk = Desk().starts_term().hears(report("n2", promised=EPOCH_MAX), report("n3"))
+    desk.round()
+    assert desk.published is None
+    (line,) = [line for line in desk.outputs.waiting if line.reason is Reason.DISCOVERING]
+    assert "n2" in line.on
+    assert str(EPOCH_MAX) in line.message
+    desk.hears(report("n2")).round()
+    assert desk.published is not None

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx2
 import openai
-from harness import HEAD, Node, Origin, Place, alive, base_files, free_port, seconds_of, until
+from harness import HEAD, Node, Origin, Place, base_files, free_port, seconds_of, until
 
 # The issue's bounds hold on a machine with cores to spare. Here they catch a hang; the figure itself is printed.
 SLACK = 4.0
@@ -42,7 +42,8 @@ class Ground(Protocol):
 class Loopback:
     """All on 127.0.0.1, each with ports of its own, without certificates."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: str = "router") -> None:
+        self._mode = mode
         self._ports: dict[str, int] = {}
 
     def place(self, name: str) -> Place:
@@ -50,7 +51,7 @@ class Loopback:
         return Place()
 
     def tables(self, name: str, base: Path) -> dict[str, dict[str, object]]:
-        return {"planes": {"listen": [f"tcp/127.0.0.1:{self._ports[name]}"]}}
+        return {"planes": {"listen": [f"tcp/127.0.0.1:{self._ports[name]}"], "mode": self._mode}}
 
     def enrol(self, node: Node, name: str, origin: Origin) -> None:
         spec = f"  ordinal: {len(self._ports)}\n  address: 127.0.0.1:{self._ports[name]}\n"
@@ -79,10 +80,14 @@ class Fleet:
         # A remote of its own by name, so that one node can be without it.
         remote = base / "remote.git"
         remote.symlink_to(self.origin.remote)
-        tables: dict[str, Any] = {"source": {"url": str(remote)}, **self.ground.tables(name, base)}
-        source, given = tables["source"], config.pop("source", {})
-        assert isinstance(given, dict)
-        tables["source"] = {**source, "pollSeconds": 0.5, **given}
+        tables: dict[str, Any] = {
+            "source": {"url": str(remote), "pollSeconds": 0.5},
+            **self.ground.tables(name, base),
+        }
+        for table in tables:
+            given = config.pop(table, {})
+            assert isinstance(given, dict)
+            tables[table] = {**tables[table], **given}
         node = Node(base, self._engines, origin=self.origin, place=place, name=name, **tables, **config)
         self.nodes[name] = node
         self.ground.enrol(node, name, self.origin)
@@ -145,7 +150,8 @@ class Fleet:
         """What each node says of itself, for a failed wait."""
         lines = []
         for node in nodes if nodes is not None else self.running():
-            lines.append(f"--- {node.base.name}: {document(node)}\n{node.tail(12)}")
+            lines.append(f"--- {node.base.name}: {document(node)}")
+            lines += [str(entry) for entry in node.log() if entry.get("component") != "gateway"][-12:]
             try:
                 lines.append(str(fleet_status(node)))
                 lines += [f"{d['name']}: {d['status']}" for d in node.items("deployments")]
@@ -239,8 +245,11 @@ class Load:
     def __init__(self, asks: Iterable[tuple[Node, str]]) -> None:
         self.answers: list[Answer] = []
         self._ending = threading.Event()
+        self._since: dict[tuple[str, str], float] = {}
+        self._now: dict[tuple[str, str], list[str]] = {}
+        asks = list(asks)
+        self._keys = {(node.base.name, model) for node, model in asks}
         self._threads = [threading.Thread(target=self._stream, args=ask, daemon=True) for ask in asks]
-        self._open: dict[tuple[str, str], float] = {}
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -256,11 +265,12 @@ class Load:
     def _stream(self, node: Node, model: str) -> None:
         key, read = (node.base.name, model), httpx2.Timeout(SILENCE_SECONDS_MAX)
         while not self._ending.is_set():
-            self._open[key] = began = time.monotonic()
-            pieces: list[str] = []
+            began = self._since[key] = time.monotonic()
+            pieces = self._now[key] = []
             error: Exception | None = None
             try:
-                pieces.extend(node.stream(model, "hello", timeout=read))
+                for piece in node.stream(model, "hello", timeout=read):
+                    pieces.append(piece)
             except (openai.OpenAIError, httpx2.HTTPError) as caught:
                 error = caught
             self.answers.append(Answer(*key, began, time.monotonic(), "".join(pieces), error))
@@ -268,28 +278,41 @@ class Load:
                 self._ending.wait(0.2)
 
     def wait_flowing(self) -> None:
-        """Every client has had an answer since now."""
-        begun = time.monotonic()
-        wanted = set(self._open) if self._open else set()
-        until(
-            lambda: (
-                len(self._open) == len(self._threads)
-                and {(a.gateway, a.model) for a in self.answers if a.error is None and a.began >= begun}
-                >= (wanted or set(self._open))
-            ),
-            "all streams flow",
-            context=lambda: [a for a in self.answers if a.error is not None][-5:],
-        )
+        """Every client had an answer to a request that began after now."""
+        self._wait_answers(self._keys)
+
+    def wait_midstream(self, keys: set[tuple[str, str]]) -> None:
+        """These clients are in the first half of an answer."""
+        until(lambda: all(1 <= len(self._now[key]) <= 10 for key in keys), "streams are in the middle")
+
+    def wait_flowing_but(self, lost: str) -> None:
+        """The same for all that a lost node has no part in: neither its gateway nor the model that is on it alone."""
+        self._wait_answers({(gateway, m) for gateway, m in self._keys if gateway != lost and m != f"on-{lost}"})
+
+    def _wait_answers(self, keys: set[tuple[str, str]]) -> None:
+        now = time.monotonic()
+
+        def missing() -> set[tuple[str, str]]:
+            return keys - {(a.gateway, a.model) for a in list(self.answers) if a.error is None and a.began >= now}
+
+        until(lambda: not missing(), "all streams flow", context=lambda: self._story(missing()))
+
+    def _story(self, keys: set[tuple[str, str]]) -> str:
+        lines = []
+        for key in sorted(keys):
+            last = [answer for answer in list(self.answers) if (answer.gateway, answer.model) == key][-3:]
+            lines.append(f"{key}: open for {time.monotonic() - self._since[key]:.1f} s, before that: {last}")
+        return "\n".join(lines)
+
+    def story(self, then: float) -> str:
+        """How the requests went on that were open at `then`, and what became of the next ones."""
+        lines = [f"{key}: open for {time.monotonic() - since:.1f} s" for key, since in sorted(self._since.items())]
+        told = [a for a in list(self.answers) if a.ended > then and (a.error is not None or a.began < then)]
+        for a in [a for a in told if a.kind != "cut"][:40]:
+            times = f"{a.began - then:+.2f} … {a.ended - then:+.2f}"
+            lines.append(f"{a.gateway}/{a.model}: {times}: {a.kind} {len(a.text)} {a.error or ''}")
+        return "\n".join(lines)
 
     def failed(self, *, after: float = 0.0) -> list[Answer]:
         """Requests that began after that moment and did not end well."""
         return [a for a in self.answers if a.error is not None and a.began >= after]
-
-
-def pids_alive(pids: Mapping[str, int]) -> bool:
-    return all(alive(pid) for pid in pids.values())
-
-
-def each(names: Iterable[str], make: Callable[[str], str]) -> dict[str, str]:
-    """Manifests by name."""
-    return {name: make(name) for name in names}

@@ -141,7 +141,11 @@ class Walled:
         files = {"ca": keys / "ca.pem", "certificate": keys / f"{name}.pem", "key": keys / f"{name}.key"}
         return {
             "listen": {"host": f"10.78.0.{self._numbers[name]}"},
-            "planes": {"listen": [self.endpoint(name)], **{key: str(path) for key, path in files.items()}},
+            "planes": {
+                "listen": [self.endpoint(name)],
+                "mode": "peer",
+                **{key: str(path) for key, path in files.items()},
+            },
         }
 
     def fleet(self) -> str:

@@ -1,4 +1,4 @@
-"""What a client and a person at a terminal see of a real node."""
+"""What a client and a person at a terminal see of a real node; requests also of one that serves for another."""
 
 from __future__ import annotations
 
@@ -6,35 +6,109 @@ import concurrent.futures
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import openai
 import pytest
+from fleet_harness import Fleet
 from harness import Node, alive, deployment, until
 
 pytestmark = pytest.mark.e2e
 
+SENTENCE = "The quick brown fox jumps over the lazy dog. Größe, 東京, 🦊."
 SLOW = {"name": "scripted", "options": {"step_seconds": 0.05, "tokens": 600, "echo": "abcdefghij"}}
 
 
-def test_a_client_that_goes_away_frees_the_slot(node: Node):
-    node.start()
-    node.push_base(slow=deployment("slow", "parrot", engine=SLOW))
-    node.wait_ready("slow")
-    stream = node.openai.chat.completions.create(
-        model="slow", messages=[{"role": "user", "content": "hello"}], stream=True
-    )
+class Way(NamedTuple):
+    """Where a request comes in, and where it is served."""
+
+    gateway: Node
+    server: Node
+
+    def running(self, name: str) -> int:
+        return int(self.server.runner(name)["running"])
+
+    def complete(self, model: str, **more: Any) -> Any:
+        messages: Any = [{"role": "user", "content": "hello"}]
+        return self.gateway.openai.chat.completions.create(model=model, messages=messages, **more)
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory, engines_dir: Path) -> Iterator[Fleet]:
+    """`near` serves clients only, `far` the models."""
+    scripted = {
+        "slow": SLOW,
+        "plain": {"name": "scripted"},
+        "failing": {"name": "scripted", "options": {"fail_step_every": 8}},
+        "crashing": {"name": "scripted", "options": {"crash_after": 12, "step_seconds": 0.05}},
+    }
+    with Fleet(tmp_path_factory.mktemp("two"), engines_dir) as fleet:
+        fleet.add("near", "  participation: management\n", engines=[])
+        fleet.add("far", engines=[])
+        names = {n: deployment(n, "parrot", engine=e, contextTokens=2048) for n, e in scripted.items()}
+        commit = fleet.push_base(**names)
+        fleet.start()
+        fleet.wait_whole(commit)
+        yield fleet
+
+
+@pytest.fixture(params=["local", "remote"])
+def way(request: pytest.FixtureRequest, two_nodes: Fleet) -> Way:
+    return Way(two_nodes["far" if request.param == "local" else "near"], two_nodes["far"])
+
+
+def test_a_client_that_goes_away_frees_the_slot(way: Way):
+    stream = way.complete("slow", stream=True)
     next(iter(stream))
-    until(lambda: node.runner("slow")["running"] == 1, "it runs")
+    until(lambda: way.running("slow") == 1, "it runs")
     stream.close()
-    until(lambda: node.runner("slow")["running"] == 0, "its slot is free long before it would have ended")
+    until(lambda: way.running("slow") == 0, "its slot is free long before it would have ended")
 
 
-def test_a_stop_string_ends_the_answer_and_frees_the_slot(node: Node):
-    node.start()
-    node.push_base(slow=deployment("slow", "parrot", engine=SLOW))
-    node.wait_ready("slow")
-    assert node.ask("slow", "hello", stop=["hij"]) == "abcdefg"
-    until(lambda: node.runner("slow")["running"] == 0, "its slot is free")
+def test_a_stop_string_ends_the_answer_and_frees_the_slot(way: Way):
+    answer = way.complete("slow", stop=["hij"])
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("abcdefg", "stop")
+    until(lambda: way.running("slow") == 0, "its slot is free")
+
+
+def test_a_character_that_comes_in_pieces_arrives_whole(way: Way):
+    """The scripted engine's tokens are single bytes."""
+    whole = way.complete("plain")
+    pieces = [c.choices[0].delta.content or "" for c in way.complete("plain", stream=True) if c.choices]
+    assert whole.choices[0].message.content == "".join(pieces) == SENTENCE
+    assert "\ufffd" not in "".join(pieces)
+    assert whole.usage.completion_tokens >= len(SENTENCE.encode())
+
+
+def test_length_and_usage_are_told(way: Way):
+    answer = way.complete("plain", max_tokens=7)
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("The qui", "length")
+    assert answer.usage.completion_tokens == 7
+    streamed = list(way.complete("plain", max_tokens=7, stream=True, stream_options={"include_usage": True}))
+    assert streamed[-1].usage == answer.usage
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_anything_is_sent(way: Way):
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as refused:
+            way.gateway.ask("plain", "x" * 5000, stream=stream)
+        assert refused.value.code == "context_length_exceeded"
+
+
+def test_a_step_that_fails_ends_a_stream_with_an_error_and_an_answer_with_a_status(way: Way):
+    with pytest.raises(openai.APIError) as told:
+        list(way.complete("failing", stream=True))
+    assert not isinstance(told.value, openai.APIStatusError)
+    with pytest.raises(openai.InternalServerError):
+        way.complete("failing")
+
+
+def test_a_runner_that_dies_ends_a_stream_with_an_error_that_says_so(way: Way):
+    until(lambda: way.gateway.condition("deployments", "crashing").get("status") == "True", "it is Ready")
+    with pytest.raises(openai.APIError, match="runner"):
+        list(way.complete("crashing", stream=True))
 
 
 def test_a_runner_that_hangs_in_its_warm_up_is_a_wedge_and_is_not_retried(node: Node):

@@ -21,7 +21,7 @@ QUESTIONS = {
 
 @pytest.fixture
 def two_engines(node_at, llama_engines_dir) -> Node:
-    node = node_at().start()
+    node = node_at(engines=["mlx", "llama_cpp"]).start()
     commit = node.push_base(
         apple=deployment("apple", "fox-tiny", contextTokens=1024),
         gguf=deployment("gguf", "fox-tiny-gguf", contextTokens=1024),

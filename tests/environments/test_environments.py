@@ -277,7 +277,7 @@ def test_the_catalogue_follows_the_directory_and_probes_each_environment_once(tm
     script = f"echo x >> {calls}; echo '{json.dumps(ANSWER)}'"
 
     async def main() -> None:
-        catalogue = EngineCatalogue(engines, tmp_path)
+        catalogue = EngineCatalogue(engines, tmp_path, ["mlx"])
         assert await catalogue.builds() == ((), ())
         first = fake_environment(engines, "mlx-1-x", script)
         assert len((await catalogue.builds())[0]) == 2
@@ -302,7 +302,7 @@ def test_a_failed_probe_is_told_and_tried_again_later(tmp_path: Path) -> None:
 
     async def main() -> None:
         nonlocal now
-        catalogue = EngineCatalogue(tmp_path / "engines", tmp_path, clock=lambda: now)
+        catalogue = EngineCatalogue(tmp_path / "engines", tmp_path, ["mlx"], clock=lambda: now)
         assert "the probe failed (3)" in (await catalogue.builds())[1][0]
         broken.unlink()
         assert (await catalogue.builds())[1], "not at once"
@@ -324,7 +324,7 @@ def launch(engine: str, digest: str) -> Launch:
 def test_a_launch_finds_the_interpreter_of_its_build(tmp_path: Path) -> None:
     environment = fake_environment(tmp_path, "mlx-1-x", "exit 0")
     fake_environment(tmp_path, "mlx-2-x", "exit 0", digest="d2")
-    catalogue = EngineCatalogue(tmp_path, tmp_path, scripted=True)
+    catalogue = EngineCatalogue(tmp_path, tmp_path, ["mlx"], scripted=True)
     assert catalogue.python_for(launch("mlx", "d1")) == environment.python
     assert catalogue.python_for(launch("scripted", "builtin")) == Path(sys.executable)
     with pytest.raises(SkulkError) as caught:
@@ -332,15 +332,30 @@ def test_a_launch_finds_the_interpreter_of_its_build(tmp_path: Path) -> None:
     assert caught.value.code is ENG_MISSING
 
 
+def test_of_a_shared_directory_a_node_offers_only_its_own_engines(tmp_path: Path) -> None:
+    fake_environment(tmp_path, "mlx-1-x", f"echo '{json.dumps(ANSWER)}'")
+
+    async def main() -> None:
+        catalogue = EngineCatalogue(tmp_path, tmp_path, ["llama_cpp"])
+        assert await catalogue.builds() == ((), ())
+        with pytest.raises(SkulkError):
+            catalogue.python_for(launch("mlx", "d1"))
+        catalogue.engines = ["llama_cpp", "mlx"]
+        assert len((await catalogue.builds())[0]) == 2
+        catalogue.python_for(launch("mlx", "d1"))
+
+    asyncio.run(main())
+
+
 def test_the_scripted_engine_is_offered_only_when_asked_for(tmp_path: Path) -> None:
     async def backends(scripted: bool) -> list[str]:
-        builds, _ = await EngineCatalogue(tmp_path, tmp_path, scripted=scripted).builds()
+        builds, _ = await EngineCatalogue(tmp_path, tmp_path, [], scripted=scripted).builds()
         return [build.backend for build in builds]
 
     assert asyncio.run(backends(False)) == []
     assert asyncio.run(backends(True)) == ["scripted-cpu"]
     with pytest.raises(SkulkError):
-        EngineCatalogue(tmp_path, tmp_path).python_for(launch("scripted", "builtin"))
+        EngineCatalogue(tmp_path, tmp_path, []).python_for(launch("scripted", "builtin"))
 
 
 def test_the_real_probe_script_answers_for_the_scripted_engine(tmp_path: Path) -> None:

@@ -184,6 +184,13 @@ def test_following_logs_ends_when_the_daemon_closes(serving, gateway):
         assert http.get("/fleet/v1/logs/chat?follow=true").text == "first\n"
 
 
+def test_poll_looks_at_the_source(serving, gateway):
+    with gateway.http() as http:
+        assert http.post("/fleet/v1/poll").status_code == 202
+        assert http.get("/fleet/v1/poll").status_code == 404
+    assert serving.pokes == 1
+
+
 def test_reset_says_how_many_were_cleared(serving, gateway):
     with gateway.http() as http:
         assert http.post("/fleet/v1/reset/chat").json() == {"cleared": 2}

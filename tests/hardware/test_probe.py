@@ -15,7 +15,7 @@ GIB = 1024**3
 
 
 def probe_of(tmp_path: Path, **options: object) -> MachineProbe:
-    catalogue = EngineCatalogue(tmp_path / "engines", tmp_path, scripted=True)
+    catalogue = EngineCatalogue(tmp_path / "engines", tmp_path, [], scripted=True)
     return MachineProbe(catalogue, tmp_path / "state" / "deep", **options)  # type: ignore[arg-type]
 
 

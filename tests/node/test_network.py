@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from skulk.core.domain import CommitId, Fleet, Node, NodeName
+from skulk.core.domain import BootId, CommitId, Fleet, Life, Node, NodeName, PlanesView
 from skulk.core.errors import PLN_OPEN, Transient
 from skulk.core.wire.planes_roster import public_key_text
-from skulk.node.network import LOOK_SECONDS, OPEN_RETRY_SECONDS, REDIAL_STAGGER_SECONDS, REDIAL_WAIT_SECONDS, Network
+from skulk.node.network import (
+    LOOK_SECONDS,
+    OPEN_RETRY_SECONDS,
+    OUTLIVED_SECONDS,
+    REDIAL_STAGGER_SECONDS,
+    REDIAL_WAIT_SECONDS,
+    Network,
+    alone,
+)
 from skulk.sim.clock import VirtualClock, run
 
 KEY = public_key_text(b"k" * 32)
@@ -33,6 +42,11 @@ class FakePlanes:
     dialled: list[tuple[str, ...]] = field(default_factory=list)
     open_streams: int = 0
     closed: bool = False
+    failing: bool = False
+    view: PlanesView = field(default_factory=lambda: PlanesView(Life(NodeName("c"), BootId("c1"), 7)))
+
+    def observe(self) -> PlanesView:
+        return self.view
 
     def trust(self, keys: Mapping[NodeName, bytes]) -> None:
         self.keys.append(keys)
@@ -41,6 +55,8 @@ class FakePlanes:
         return self.open_streams
 
     async def redial(self, endpoints: tuple[str, ...]) -> bool:
+        if self.failing:
+            raise Transient(PLN_OPEN, "the port is taken")
         self.dialled.append(endpoints)
         return True
 
@@ -170,8 +186,6 @@ def test_the_nodes_that_a_commit_concerns_open_anew_one_after_the_other(me: str,
 
 def test_planes_that_cannot_be_opened_are_tried_again_and_the_problem_is_told():
     async def body(world: World) -> None:
-        import asyncio
-
         world.failing, world.fleet = True, fleet("a", "c")
         running = asyncio.create_task(world.network.run())
         await world.clock.sleep(1.0)
@@ -182,6 +196,57 @@ def test_planes_that_cannot_be_opened_are_tried_again_and_the_problem_is_told():
         assert len(world.opened) == 1
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+    story(body)
+
+
+def test_a_node_without_planes_is_alone_in_a_fleet_of_several_and_says_so():
+    assert alone(None) == ()
+    assert alone(fleet("c")) == ()
+    (line,) = alone(fleet("a", "b", "c"))
+    assert "[planes]" in line
+    assert "2 more" in line
+
+
+def test_a_new_dial_list_that_cannot_be_opened_is_tried_again_until_it_can():
+    async def body(world: World) -> None:
+        world.fleet = fleet("a", "c")
+        running = asyncio.create_task(world.network.run())
+        await world.clock.sleep(LOOK_SECONDS)
+        world.planes.failing, world.fleet = True, moved(world.fleet, "a")
+        await world.clock.sleep(3 * OPEN_RETRY_SECONDS)
+        assert "the port is taken" in world.network.problem
+        world.planes.failing = False
+        await world.clock.sleep(2 * OPEN_RETRY_SECONDS)
+        assert world.planes.dialled == [("tls/10.9.9.9:52416",)]
+        assert world.network.problem == ""
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    story(body)
+
+
+def test_a_daemon_that_was_heard_in_this_ones_place_is_succeeded_when_it_has_gone():
+    async def body(world: World) -> None:
+        world.fleet = fleet("a", "c")
+        await world.network.look()
+        view = world.planes.view
+        world.planes.view = replace(view, rivals=(BootId("c2"),), superseded=9)
+        await world.clock.sleep(2 * OUTLIVED_SECONDS)
+        await world.network.look()
+        world.planes.view = replace(view, superseded=9)
+        await world.network.look()
+        assert world.told == ["joined"], "it may be a connection that was made anew"
+        await world.clock.sleep(OUTLIVED_SECONDS)
+        await world.network.look()
+        assert world.planes.closed
+        assert world.network.superseded == 9
+        world.planes.view = replace(view, me=replace(view.me, number=10), superseded=9)
+        for _ in range(3):
+            await world.network.look()
+            await world.clock.sleep(2 * OUTLIVED_SECONDS)
+        assert world.told == ["joined", "left", "joined"]
+        assert world.network.problem == ""
 
     story(body)
 

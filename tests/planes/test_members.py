@@ -7,6 +7,7 @@ from skulk.core.wire.planes_members import (
     FORGET_SECONDS,
     FRESH_INTERVALS,
     KINDS_MAX,
+    LIFE_MAX,
     PULSE,
     READING_SECONDS,
     Membership,
@@ -137,6 +138,19 @@ def test_another_daemon_under_my_name_is_a_rival():
     assert members.life_of(ME.node) == ME
     members.token(twin, False, 1.0)
     assert members.rivals() == ()
+    assert members.superseded() == 0
+
+
+def test_a_later_rival_is_remembered_after_its_end_unless_its_number_was_made_up():
+    members = Membership(ME)
+    members.token(Life(ME.node, BootId("x"), LIFE_MAX + 1), True, 0.0)
+    assert members.superseded() == 0
+    later = Life(ME.node, BootId("other"), 5)
+    members.token(later, True, 0.0)
+    members.token(later, False, 1.0)
+    members.reset(2.0)
+    assert members.rivals() == ()
+    assert members.superseded() == 5
 
 
 def test_a_connection_made_anew_forgets_tokens_that_are_not_reported_again():

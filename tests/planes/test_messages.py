@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,25 @@ def test_records_survive_the_way():
     member = Member(ME.node, ME.boot, 2**34, (build,), frozenset("xy"), "linux", "arm64", "0.1", CommitId("c"), 5)
     data = documents.member_to_bytes(member)
     assert documents.member_from_bytes(Document(Topic.MEMBER, ME, 1, data)) == member
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epoch": 2**63},
+        {"epoch": -1},
+        {"seq": 2**70},
+        {"digest": "d" * 63},
+        {"digest": "*/" * 32},
+        {"digest": "D" * 64},
+    ],
+    ids=str,
+)
+def test_an_announcement_that_could_not_be_fetched_or_ordered_is_none(wrong: dict[str, object]):
+    announcement = documents.Announcement(3, 4, "d" * 64, NodeName("b"), CommitId("c" * 40))
+    data = json.loads(documents.announcement_to_bytes(announcement)) | wrong
+    with pytest.raises(MessageError):
+        documents.announcement_from_bytes(json.dumps(data).encode())
 
 
 def test_a_member_record_counts_for_its_author_only():

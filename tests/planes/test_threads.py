@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from skulk.adapters.zenoh import writer as writers
 from skulk.adapters.zenoh.bridge import Bridge
 from skulk.adapters.zenoh.writer import Writer
 from skulk.core.domain import BootId, Life, NodeName, Topic
-from skulk.core.errors import InvalidInput
+from skulk.core.errors import InvalidInput, Transient
 from skulk.node.clock import SystemClock
 from tests.planes.fleetca import Authority
 from tests.planes.planeworlds import CountingHost, free_port
@@ -101,6 +103,50 @@ def test_a_session_that_does_not_close_is_reported_at_the_deadline():
         assert not await transport.close(0.2)
         hold.set()
         assert await transport.close(0.2), "nothing is open any longer"
+
+    asyncio.run(main())
+
+
+def test_attempts_to_open_on_a_taken_port_leave_nothing_behind():
+    async def main() -> None:
+        clock, port = SystemClock(), free_port()
+        life = Life(NodeName("a"), BootId("boota"), 1)
+
+        async def join() -> Planes:
+            settings = PlaneSettings("demo", (f"tcp/127.0.0.1:{port}",))
+            return await open_planes(settings, life, keys={}, clock=clock, host=CountingHost(clock), wake=lambda: None)
+
+        with socket.create_server(("127.0.0.1", port)):
+            for _ in range(3):
+                with pytest.raises(Transient, match="cannot be opened") as caught:
+                    await join()
+        assert ".rs" not in caught.value.message
+        assert "in use" in caught.value.message
+        writers_left = [t for t in threading.enumerate() if t.name.startswith("skulk-planes")]
+        for thread in writers_left:
+            await asyncio.to_thread(thread.join, 30)
+        assert not any(t.is_alive() for t in writers_left)
+        assert await (await join()).close(5.0)
+
+    asyncio.run(main())
+
+
+def test_a_new_dial_list_that_cannot_be_opened_at_first_is_opened_by_the_next_attempt():
+    async def main() -> None:
+        clock, port, other = SystemClock(), free_port(), free_port()
+        settings = PlaneSettings("demo", (f"tcp/127.0.0.1:{port}",))
+        life = Life(NodeName("a"), BootId("boota"), 1)
+        a = await open_planes(settings, life, keys={}, clock=clock, host=CountingHost(clock), wake=lambda: None)
+        full = (f"tcp/127.0.0.1:{other}",)
+        transport = a._transport
+        assert isinstance(transport, ZenohTransport)
+        transport._settings = replace(settings, listen=(f"tcp/127.0.0.1:{other}",))
+        with socket.create_server(("127.0.0.1", other)), pytest.raises(Transient, match="cannot be opened"):
+            await a.redial(full)
+        transport._settings = replace(transport._settings, listen=settings.listen)
+        assert await a.redial(full), "nothing was open"
+        assert not await a.redial(full)
+        assert await a.close(5.0)
 
     asyncio.run(main())
 

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from planner_worlds import GIB, LLAMA_CPU, VULKAN, World, as_running, card, deployment, fleet, member, node
 from test_properties import CARDS, deployments, worlds
 
-from skulk.core.domain import CardFile, Deployment, Fleet, Hardware, Member, NodeName, Reason, UpdateStrategy
+from skulk.core.domain import (
+    CardFile,
+    Deployment,
+    Fleet,
+    Hardware,
+    Member,
+    NodeName,
+    Participation,
+    Reason,
+    UpdateStrategy,
+)
 from skulk.core.planner import Action, Diff, check, declared_members, diff, plan, rehearse
 from skulk.core.planner.room import Pool
 
@@ -183,6 +193,7 @@ def test_declared_hardware_makes_members_and_names_what_it_assumes() -> None:
         declared("bare", 4, os="linux", backends=("llama_cpp",)),
         declared("unknown", 5),
         node("none", 6, os="linux"),
+        node("desk", 7, participation=Participation.MANAGEMENT),
     ]
     found = declared_members(fleet(nodes, [deployment()], CARDS))  # type: ignore[arg-type]
     builds = {m.node: [(b.backend, b.unified, b.device_memory_bytes) for b in m.builds] for m in found.members}

@@ -210,6 +210,14 @@ def test_heartbeats_and_reports_become_facts(site: Any, tmp_path: Path) -> None:
         await site.until(lambda: link.facts.resident_bytes == 100)
         assert link.facts.last_progress_at == progress, "no step, no progress"
         assert link.facts.last_heartbeat_at > facts.last_heartbeat_at
+        idle_until = link.facts.last_heartbeat_at
+        puppet.say(Heartbeat("warming", 3, 1, 0, 101))
+        await site.until(lambda: link.facts.resident_bytes == 101)
+        begun = link.facts.last_progress_at
+        assert begun > idle_until, "having had nothing to do is not being stuck"
+        puppet.say(Heartbeat("warming", 3, 2, 0, 102))
+        await site.until(lambda: link.facts.resident_bytes == 102)
+        assert link.facts.last_progress_at == begun, "a further request does not excuse the first"
         puppet.say(Report("failed", "no such tensor", code="SK-ENG-003"))
         await site.until(lambda: link.facts.last_words is not None)
         assert link.facts.report is RunnerReport.FAILED

@@ -4,92 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from simworlds import card, deployment, fleet, node, tree
+from simfleets import CHAT, NAMES, TWICE, Fleet, apart
+from simworlds import fleet
 
-from skulk.core.domain import ConditionType, PlacementUid, Status
-from skulk.core.wire.planes_roster import public_key_text
+from skulk.core.coordination import compose
+from skulk.core.coordination.planes_report import Told, encode_told
+from skulk.core.domain import CommitId, ConditionType, NodeName, Status, Topic
+from skulk.node.hearing import announcement
 from skulk.sim.clock import run
 from skulk.sim.fakes import FakeRepo
-from skulk.sim.node import SimNode
-from skulk.sim.planes import SimNetwork, sim_key
-
-NAMES = ("a", "b", "c")
-CARDS = {"fox": card("fox"), "owl": card("owl")}
-
-
-def files(**deployments: str) -> dict[str, str]:
-    made = tree(deployments, CARDS)
-    del made["fleet/nodes/demo.yaml"]
-    for ordinal, name in enumerate(NAMES, 1):
-        text = node(name, address=f"10.0.0.{ordinal}", publicKey=public_key_text(sim_key(name)))
-        made[f"fleet/nodes/{name}.yaml"] = text.replace("ordinal: 1", f"ordinal: {ordinal}")
-    return made
-
-
-CHAT = files(chat=deployment("chat", "fox", contextTokens="2048"))
-
-
-def apart(replicas: int, **spec: str) -> dict[str, str]:
-    """So many replicas, each on a node of its own."""
-    wanted = {"replicas": str(replicas), "placement": "{spread: node}", **spec}
-    return files(chat=deployment("chat", "fox", contextTokens="2048", **wanted))
-
-
-TWICE = apart(2)
-
-
-class Fleet:
-    """Three machines, one repository, one network."""
-
-    def __init__(self) -> None:
-        self.network = SimNetwork()
-        self.repo = FakeRepo()
-        self.nodes = {n: SimNode(n, seed=i, network=self.network, repo=self.repo) for i, n in enumerate(NAMES)}
-
-    def __getitem__(self, name: str) -> SimNode:
-        return self.nodes[name]
-
-    async def boot(self) -> None:
-        for sim in self.nodes.values():
-            await sim.boot()
-
-    async def until(self, met: Callable[[], bool], seconds: float = 60.0) -> float:
-        clock = self["a"].clock
-        began = clock.now()
-        while not met():
-            assert clock.now() - began < seconds, f"not within {seconds} s: {self.documents()}"
-            for sim in self.nodes.values():
-                await sim.run_for(0.02)
-        return clock.now() - began
-
-    def documents(self) -> dict[str, tuple[int, int, str] | None]:
-        """Epoch, seq and commit of the document that each live daemon follows."""
-        found: dict[str, tuple[int, int, str] | None] = {}
-        for name, sim in self.nodes.items():
-            document = sim.coordination.state.durable.document if sim.loop is not None else None
-            found[name] = None if document is None else (*document.version.key, document.commit)
-        return found
-
-    def agreed(self, commit: str, *names: str) -> bool:
-        """These nodes follow one document, of that commit."""
-        held = {self.documents()[name] for name in names or NAMES}
-        return len(held) == 1 and (document := held.pop()) is not None and document[2] == commit
-
-    def alive(self) -> dict[PlacementUid, str]:
-        return {u: n for n, sim in self.nodes.items() for u, p in sim.host.processes.items() if p.alive}
-
-    def ready(self, wanted: int) -> bool:
-        """So many runners live, and they serve on nodes that are up."""
-        serving = [h for sim in self.nodes.values() if sim.loop is not None for h in sim.serving.values()]
-        return len(self.alive()) == wanted == sum(map(len, serving))
-
-    @property
-    def coordinator(self) -> str:
-        names = {sim.coordination.outputs.coordinator for sim in self.nodes.values() if sim.loop is not None}
-        assert len(names) == 1, names
-        return str(names.pop())
 
 
 def story(body: Callable[[Fleet], object]) -> None:
@@ -232,5 +158,135 @@ def test_a_minority_publishes_nothing_under_quorum_majority(quorum: str):
         again = fleet_.repo.commit({**TWICE, **extra})
         await fleet_["a"].run_for(60)
         assert fleet_.agreed(again, "a") is (quorum == "none")
+
+    story(body)
+
+
+@pytest.mark.parametrize("proof", ["none", "its own", "of another document"])
+def test_a_member_cannot_put_a_document_into_another_ones_mouth(proof: str):
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(CHAT)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(1))
+        true = fleet["c"].coordination.state.durable.document
+        assert true is not None
+        assert true.version.author == "a"
+        planes = await fleet["c"].silence()
+        # Nothing placed, by "a", newer than the true one: whoever believed it would stop the runner.
+        empty = replace(true.blueprint, placements=(), seq=true.version.seq + 1)
+        forged = compose(NodeName("a"), tuple(true.members), empty)
+        planes.hold([forged.body])
+        own = planes.publish(Topic.ANNOUNCEMENT, announcement(forged.version))
+        told, _ = fleet["b"].coordination.hearing.told[NodeName("c")]
+        proofs = {"none": b"", "its own": own, "of another document": told.proof}
+        lie = replace(told.report, accepted=forged.version)
+        planes.publish(Topic.STATUS, encode_told(Told(told.number + 1, proofs[proof], lie)))
+        for name in ("a", "b"):
+            await fleet[name].run_for(10)
+        assert fleet["b"].coordination.hearing.told[NodeName("c")][0].report.accepted == forged.version, "it was heard"
+        assert all(fleet[n].coordination.state.durable.document != forged for n in ("a", "b"))
+        assert len(fleet.alive()) == 1
+
+    story(body)
+
+
+def test_an_old_document_that_is_told_again_changes_nothing():
+    async def body(fleet: Fleet) -> None:
+        first = fleet.repo.commit(CHAT)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(first) and fleet.ready(1))
+        old = fleet["c"].coordination.state.durable.document
+        assert old is not None
+        told, _ = fleet["b"].coordination.hearing.told[NodeName("c")]
+        second = fleet.repo.commit(TWICE)
+        await fleet.until(lambda: fleet.agreed(second) and fleet.ready(2))
+        now = fleet.documents()["b"]
+        planes = await fleet["c"].silence()
+        planes.hold([old.body])
+        planes.publish(Topic.STATUS, encode_told(replace(told, number=told.number + 1000)))
+        for name in ("a", "b"):
+            await fleet[name].run_for(10)
+        assert fleet.documents()["b"] == now
+        assert len(fleet.alive()) >= 2
+
+    story(body)
+
+
+async def followed(fleet: Fleet, seconds: float) -> dict[str, list[str]]:
+    """The commits that each node acts on during that time, every change once."""
+    seen: dict[str, list[str]] = {name: [] for name in NAMES}
+    began = fleet["a"].clock.now()
+    while fleet["a"].clock.now() - began < seconds:
+        for name, document in fleet.documents().items():
+            if document is not None and seen[name][-1:] != [document[2]]:
+                seen[name].append(document[2])
+        for sim in fleet.nodes.values():
+            await sim.run_for(0.02)
+    return seen
+
+
+@pytest.mark.parametrize("history", [True, False], ids=["force push with allowance", "directories"])
+def test_what_replaced_an_earlier_state_is_not_undone_by_a_node_that_still_has_it(history: bool):
+    async def body(fleet: Fleet) -> None:
+        own = FakeRepo()
+        fleet["c"].repo = own
+        own.trees, own.parents = fleet.repo.trees, fleet.repo.parents
+        fleet.repo.history = own.history = history
+        for sim in fleet.nodes.values():
+            sim.allow_force_push = True
+        first = fleet.repo.commit(CHAT)
+        own.branch = first
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(first) and fleet.ready(1))
+        second = fleet.repo.commit(TWICE)
+        own.branch = second
+        await fleet.until(lambda: fleet.agreed(second) and fleet.ready(2))
+        fleet.network.partition(("a", "b"), ("c",))
+        third = fleet.repo.commit(apart(2, priority="1"), parent=first, rewrite=True)
+        await fleet.until(lambda: fleet.agreed(third, "a", "b"))
+        fourth = fleet.repo.commit(apart(2, priority="2"))
+        await fleet.until(lambda: fleet.agreed(fourth, "a", "b"))
+        fleet.network.heal()
+        seen = await followed(fleet, 60)
+        assert (seen["a"], seen["b"]) == ([fourth], [fourth])
+        own.branch = fourth
+        await fleet.until(lambda: fleet.agreed(fourth) and fleet.ready(2), 90)
+
+    story(body)
+
+
+def test_commits_that_only_some_nodes_may_take_are_reported_by_name_and_do_not_busy_the_others():
+    """One node refuses a rewritten history that the others are allowed to follow."""
+
+    async def body(fleet: Fleet) -> None:
+        for name in ("a", "b"):
+            fleet[name].allow_force_push = True
+        first = fleet.repo.commit(CHAT)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(first) and fleet.ready(1))
+        before = fleet.alive()
+        second = fleet.repo.commit(TWICE, rewrite=True)
+        for sim in fleet.nodes.values():
+            await sim.run_for(10)
+        third = fleet.repo.commit(apart(3), parent=second)
+        looks = 0
+        head = fleet.repo.head
+
+        async def counted() -> CommitId:
+            nonlocal looks
+            looks += 1
+            return await head()
+
+        fleet.repo.head = counted  # type: ignore[method-assign]
+        for sim in fleet.nodes.values():
+            await sim.run_for(20)
+        assert fleet["a"].source is not None
+        assert fleet["a"].source.state.accepted == third
+        assert fleet.agreed(first), "what one node refuses is not in force"
+        assert fleet.alive() == before
+        status, reason, message = fleet["a"].condition(ConditionType.STALLED)
+        assert (status, reason) == (Status.TRUE, "CommitBlocked")
+        assert "on c:" in message
+        assert looks < 3 * 60 * 2, "a poll a second on each node, and a few more"
 
     story(body)

@@ -9,7 +9,8 @@ import asyncio
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import skulk
@@ -24,12 +25,14 @@ SCRIPTED_DIGEST = "builtin"
 
 
 class EngineCatalogue:
-    """`scripted` adds the engine for failure paths, which runs under the daemon's own interpreter: tests only."""
+    """`engines` are offered and nothing else: several nodes may share a directory. `scripted` adds the engine for
+    failure paths, which runs under the daemon's own interpreter: tests only."""
 
     def __init__(
         self,
         engines_dir: Path,
         code_dir: Path,
+        engines: Iterable[str],
         *,
         scripted: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -40,11 +43,13 @@ class EngineCatalogue:
         self._clock = clock
         self._probed: dict[EngineEnvironment, tuple[float, Probed]] = {}
         self._lock = asyncio.Lock()
+        self.engines: Collection[str] = tuple(engines)
+        """May be set at any time."""
 
     async def builds(self) -> tuple[tuple[EngineBuild, ...], tuple[str, ...]]:
         """(the builds of every usable environment, one line per environment that is there and does not work)."""
         async with self._lock:
-            found = discover(self._engines_dir)
+            found = self._offered()
             await self._probe_new(found)
         results = [self._probed[environment][1] for environment in found.environments]
         builds = [build for result in results for build in result.builds]
@@ -57,7 +62,7 @@ class EngineCatalogue:
         """The interpreter of the environment that a launch names. Raises Terminal(ENG_MISSING)."""
         if self._scripted and (launch.engine, launch.engine_digest) == ("scripted", SCRIPTED_DIGEST):
             return Path(sys.executable)
-        for environment in discover(self._engines_dir).environments:
+        for environment in self._offered().environments:
             if (environment.engine, environment.digest) == (launch.engine, launch.engine_digest):
                 return environment.python
         raise Terminal(
@@ -65,6 +70,10 @@ class EngineCatalogue:
             f"placement {launch.uid}: no environment of {launch.engine} with digest {launch.engine_digest!r}"
             f" is in {self._engines_dir}",
         )
+
+    def _offered(self) -> Discovery:
+        found = discover(self._engines_dir)
+        return replace(found, environments=tuple(e for e in found.environments if e.engine in self.engines))
 
     async def _probe_new(self, found: Discovery) -> None:
         now = self._clock()

@@ -58,6 +58,10 @@ class GitRepo:
         self._mirror = Mirror(self._location, check_branch(branch), mirror_dir.absolute(), timeout_seconds)
 
     @property
+    def has_history(self) -> bool:
+        return True
+
+    @property
     def label(self) -> str:
         """The remote as people may see it: without credentials."""
         return self._location.label

@@ -166,6 +166,7 @@ class Planes:
             documents=self._documents.view(),
             readings=self._members.readings(now),
             rivals=self._members.rivals(),
+            superseded=self._members.superseded(),
             refused=dict(self._documents.refused),
             plain=self._identity.plain,
         )

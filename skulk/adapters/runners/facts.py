@@ -47,6 +47,13 @@ def after_step(facts: RunnerFacts, now: float) -> RunnerFacts:
     return replace(facts, last_progress_at=now)
 
 
+def after_count(facts: RunnerFacts, running: int, waiting: int, now: float) -> RunnerFacts:
+    """So many requests run and wait in it. Where none ran, nothing could make progress: the time for the first step
+    begins now, however long the runner had nothing to do."""
+    progress = now if running and not facts.running else facts.last_progress_at
+    return replace(facts, running=running, waiting=waiting, last_progress_at=progress)
+
+
 def after_phase(facts: RunnerFacts, phase: str, now: float) -> RunnerFacts:
     try:
         report = RunnerReport(phase)

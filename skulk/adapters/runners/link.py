@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from skulk.adapters.runners.connection import Connection, Mute
-from skulk.adapters.runners.facts import after_heartbeat, after_hello, after_report, after_step
+from skulk.adapters.runners.facts import after_count, after_heartbeat, after_hello, after_report, after_step
 from skulk.adapters.runners.last_words import last_words
 from skulk.adapters.runners.places import Place
 from skulk.adapters.runners.processes import exit_code, is_child
@@ -386,7 +386,8 @@ class RunnerLink:
         """Running and waiting: what the last heartbeat said or what was sent since, whichever is more."""
         running = sum(1 for stream in self._streams.values() if stream.answer is not None)
         waiting = len(self._streams) - running
-        self._set(replace(self.facts, running=max(running, self._told[0]), waiting=max(waiting, self._told[1])))
+        running, waiting = max(running, self._told[0]), max(waiting, self._told[1])
+        self._set(after_count(self.facts, running, waiting, self._clock()))
 
     def _forget(self, request: RequestId) -> None:
         stream = self._streams.pop(request, None)

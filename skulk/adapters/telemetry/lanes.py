@@ -38,7 +38,8 @@ class Lane:
         answer: asyncio.Future[T] = loop.create_future()
         threading.Thread(target=self._work, args=(loop, answer, question), name=self._name, daemon=True).start()
         try:
-            value = await asyncio.wait_for(answer, self._seconds)
+            async with asyncio.timeout(self._seconds):
+                value = await answer
         except TimeoutError:
             if not self._missed:
                 self._missed = True

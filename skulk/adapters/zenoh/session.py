@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,8 @@ LARGE_BYTES = 64 * 1024
 """Above this a message travels in several parts, and loses all of them with one."""
 CLOSE_SECONDS = 3.0
 """For closing the old session before a new one is opened."""
+
+_SOURCE_PLACE = re.compile(r" at \S+\.rs:\d+\.?")
 
 _PRIORITY = {
     Traffic.CONTROL: zenoh.Priority.INTERACTIVE_HIGH,
@@ -75,7 +78,13 @@ class ZenohTransport:
         # What may block for seconds is kept apart from what is dropped after a moment.
         self._slow = Writer("skulk-planes-control")
         self._fast = Writer("skulk-planes-data")
-        await self._start()
+        try:
+            await self._start()
+        except BaseException:
+            # A port that is taken is tried every few seconds, for hours: nothing may be left of an attempt.
+            self._slow.end()
+            self._fast.end()
+            raise
 
     def retain(self, key: str, payload: bytes, traffic: Traffic) -> None:
         self._retained[key] = (payload, traffic)
@@ -125,22 +134,29 @@ class ZenohTransport:
         if self._sized(large).do(get):
             # When the library forgets to say that it is over, what has come is all there is.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over, timeout_seconds + ANSWER_GRACE_SECONDS)
+                # Not wait_for: Python 3.11 swallows a cancellation that comes together with the result.
+                async with asyncio.timeout(timeout_seconds + ANSWER_GRACE_SECONDS):
+                    await over
         return tuple(answers)
 
     async def redial(self, endpoints: tuple[str, ...]) -> bool:
         async with self._opening:
-            if not must_reopen(self._settings.dial, endpoints):
+            # Without a session an earlier attempt has failed half-way: the list is the new one already.
+            if self._open is not None and not must_reopen(self._settings.dial, endpoints):
                 return False
             self._settings = checked(replace(self._settings, dial=endpoints))
-            if not await self._stop(CLOSE_SECONDS):
+            closed = await self._stop(CLOSE_SECONDS)
+            # Until there is another session nobody can be reached, whatever becomes of the attempt.
+            self._inbox.on_reset()
+            if not closed:
                 raise Transient(PLN_OPEN, "the planes' old session does not close", fix="restart the node")
             await self._start()
             return True
 
     async def close(self, deadline_seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):  # a goodbye that does not get out is no reason to stay
-            await asyncio.wait_for(self._slow.flush(), deadline_seconds / 2)
+            async with asyncio.timeout(deadline_seconds / 2):
+                await self._slow.flush()
         async with self._opening:
             closed = await self._stop(deadline_seconds / 2)
         self._slow.end()
@@ -155,8 +171,10 @@ class ZenohTransport:
             self._open = opened = _Open(await asyncio.to_thread(zenoh.open, config))
             await asyncio.to_thread(self._declare, opened)
         except zenoh.ZError as error:
+            # A session that is declared in part holds the port, and nobody would ever close it.
+            await self._stop(CLOSE_SECONDS)
             where = ", ".join(self._settings.listen)
-            raise Transient(PLN_OPEN, f"the planes cannot be opened on {where}: {error}") from error
+            raise Transient(PLN_OPEN, f"the planes cannot be opened on {where}: {_cause(error)}") from error
 
     def _declare(self, opened: _Open) -> None:
         """Runs on a thread: declarations may wait for the session's own threads."""
@@ -202,7 +220,8 @@ class ZenohTransport:
 
         threading.Thread(target=close, name="skulk-planes-close", daemon=True).start()
         try:
-            await asyncio.wait_for(over.wait(), deadline_seconds)
+            async with asyncio.timeout(deadline_seconds):
+                await over.wait()
         except TimeoutError:
             return False
         return True
@@ -279,3 +298,8 @@ class ZenohTransport:
             self._sized(data is not None and len(data) > LARGE_BYTES).do(functools.partial(answer, data))
 
         self._post(opened, lambda: self._inbox.on_query(key, payload, reply), len(payload), must=False)
+
+
+def _cause(error: zenoh.ZError) -> str:
+    """What the library says, without the places in its source that it says it at."""
+    return _SOURCE_PLACE.sub("", str(error))

@@ -64,7 +64,11 @@ def add(
     checkout = changes.read_checkout(path)
     if f"Node/{name}" in checkout.fleet.places:
         place = checkout.fleet.places[f"Node/{name}"]
-        raise InvalidInput(CLI_EXISTS, f"node {name} exists already at {place}", fix="choose another name")
+        raise InvalidInput(
+            CLI_EXISTS,
+            f"node {name} exists already at {place}",
+            fix="choose another name, or edit that manifest (`address` is what lets others reach it)",
+        )
     # An ordinal says who dials whom and whose a document is: one that was somebody else's is not given again.
     taken = {node.ordinal for node in checkout.fleet.nodes.values()} | ordinals_of_history(path)
     ordinal = max(taken, default=0) + 1

@@ -16,6 +16,7 @@ from skulk.core.coordination.limits import (
     ANTI_ENTROPY_SECONDS,
     ASK_RETRY_SECONDS,
     DISCOVERY_SECONDS_MAX,
+    EPOCH_MAX,
     SETTLE_SECONDS,
 )
 from skulk.core.coordination.membership import settled
@@ -74,8 +75,19 @@ def discover(ctx: Context) -> Step:
     if (silent and patient) or not ctx.observed.local.stock_taken:
         return _ask(ctx, term, silent)
     epoch = epoch_after(_highest_promise(ctx), fleet.nodes[ctx.me].ordinal)
+    if epoch > EPOCH_MAX:
+        return Step(ctx.state, waiting=(_at_the_end(ctx),))
     # The answers are the first comparison of what the members hold.
     return Step(replace(ctx.state, term=replace(term, epoch=epoch, compared_at=ctx.now)))
+
+
+def _at_the_end(ctx: Context) -> Waiting:
+    """Counting does not get there: somebody claims a number that was made up."""
+    claims = {name: h.report.promised for name, h in ctx.observed.heard.items() if name in ctx.declared}
+    claims[ctx.me] = ctx.state.durable.promised
+    who = max(sorted(claims), key=lambda name: claims[name])
+    message = f"it promised {claims[who]}, and no epoch is left above: its manifest or its journal must go"
+    return Waiting(SUBJECT, f"a lower epoch of {who}", Reason.DISCOVERING, message)
 
 
 def _ask(ctx: Context, term: Term, silent: list[NodeName]) -> Step:

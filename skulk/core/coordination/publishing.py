@@ -15,7 +15,7 @@ from skulk.core.coordination.commits import choose
 from skulk.core.coordination.context import SUBJECT, Context, Step, graced, shown
 from skulk.core.coordination.document import Document, belongs_to, compose, epoch_after
 from skulk.core.coordination.facts import Report, Validated
-from skulk.core.coordination.limits import GRACE_SECONDS
+from skulk.core.coordination.limits import EPOCH_MAX, GRACE_SECONDS
 from skulk.core.coordination.membership import missed
 from skulk.core.coordination.state import Durable, Inputs, Term
 from skulk.core.domain import (
@@ -60,6 +60,9 @@ def _publish(ctx: Context, term: Term, epoch: int, inputs: Inputs, blueprint: Bl
     if not belongs_to(epoch, ordinal):
         # The commit gives this node another ordinal than the one the term began with.
         epoch, term = epoch_after(epoch, ordinal), replace(term, seq=-1)
+        if epoch > EPOCH_MAX:
+            # No number that counting could have reached; a new term says who claims it.
+            return Step(replace(ctx.state, term=None))
     term = replace(term, epoch=epoch, seq=term.seq + 1)
     document = compose(ctx.me, inputs.names, replace(blueprint, epoch=epoch, seq=term.seq))
     durable = Durable(max(ctx.state.durable.promised, epoch), document)

@@ -98,6 +98,9 @@ class PlanesView:
     readings: Mapping[NodeName, Mapping[str, Reading]] = field(default_factory=dict)
     rivals: tuple[BootId, ...] = ()
     """Other daemons that are live under this node's name: one of them must be stopped."""
+    superseded: int = 0
+    """The number of the latest other life under this node's name, when it is above this one's: that is the one the
+    others hear, also after its end. 0: there was none."""
     refused: Mapping[str, int] = field(default_factory=dict)
     """Why messages were not believed → how many, since the start."""
     plain: bool = False

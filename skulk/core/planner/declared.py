@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skulk.core.domain import BootId, EngineBuild, Fleet, Member, Node, NodeName
+from skulk.core.domain import BootId, EngineBuild, Fleet, Member, Node, NodeName, Participation
 from skulk.core.memory import engine_of
 
 UNKNOWN = "declared"
@@ -43,11 +43,14 @@ class Declared:
 
 
 def declared_members(fleet: Fleet) -> Declared:
-    """One member per node that declares its hardware."""
+    """One member per node that declares its hardware. Not declaring it is remarked on, unless the node runs nothing."""
     members: list[Member] = []
     left_out: list[Remark] = []
     assumed: list[Remark] = []
     for node in sorted(fleet.nodes.values(), key=lambda node: (node.ordinal, node.name)):
+        if node.hardware is None and node.participation is Participation.MANAGEMENT:
+            # Nothing would be put there, so nothing is missing.
+            continue
         if node.hardware is None:
             left_out.append(Remark(node.name, "declares no hardware (`skulk node probe` prints it)"))
             continue

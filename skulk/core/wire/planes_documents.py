@@ -7,6 +7,7 @@ only if its (life, seq) is above what is known: an old one that somebody repeats
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from skulk.core.wire.planes_messages import MessageError
 
 UNSIGNED_MAX = 256
 """Keys whose unbelieved document is kept for another look: a few per node that is about to be added."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 GOODBYE = "bye"
 """Purpose of the last envelope of a life."""
 
@@ -117,14 +119,17 @@ def announcement_from_bytes(data: bytes) -> Announcement:
     """Raises MessageError."""
     f = _fields(data)
     try:
+        digest = f.text("digest")
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError("digest is not 64 hex digits")
         return Announcement(
-            f.whole("epoch"),
-            f.whole("seq"),
-            f.text("digest"),
+            f.count("epoch"),
+            f.count("seq"),
+            digest,
             NodeName(f.text("coordinator")),
             CommitId(f.text("commit")),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise MessageError(f"no announcement: {error}") from error
 
 

@@ -25,6 +25,8 @@ PULSE = "pulse"
 DELAYS_KEPT = 60
 """Readings that the difference of two clocks is taken from: about a minute. Ordinary clocks drift by less than a
 hundredth of a second in it."""
+LIFE_MAX = 2**62
+"""A greater number of a life was made up: tokens are not signed."""
 KINDS_MAX = 32
 """Kinds of readings of one node; more come from a broken sender and are not kept."""
 
@@ -54,6 +56,7 @@ class Membership:
         self.me = me
         self._known: dict[NodeName, _Known] = {}
         self._rivals: set[BootId] = set()
+        self._superseded = 0
 
     def reset(self, now: float) -> None:
         """The connection was made anew: tokens that are still there are about to be reported again."""
@@ -65,6 +68,8 @@ class Membership:
     def token(self, life: Life, alive: bool, now: float) -> bool:
         if life.node == self.me.node and life.boot != self.me.boot:
             (self._rivals.add if alive else self._rivals.discard)(life.boot)
+            if self.me.number < life.number <= LIFE_MAX:
+                self._superseded = max(self._superseded, life.number)
             return True
         known = self._known.get(life.node)
         if not alive:
@@ -126,6 +131,11 @@ class Membership:
 
     def rivals(self) -> tuple[BootId, ...]:
         return tuple(sorted(self._rivals))
+
+    def superseded(self) -> int:
+        """The greatest number of a rival above this life's own; 0 when there was none. The others hear that life, and
+        will not hear this one again when it is gone."""
+        return self._superseded
 
     def _peer(self, known: _Known, now: float) -> Peer:
         age = None if not known.delays else known.age(known.newest, now)
