@@ -69,7 +69,10 @@ async def together(side: Side, streams: int, step: float) -> tuple[int, float]:
     body, path = chat_body(MODELS[step]), side.target(step)
     began = time.perf_counter()
     answers = await asyncio.gather(*(ask(side.port, body, path) for _ in range(streams)))
-    return sum(len(a.arrivals) for a in answers), time.perf_counter() - began
+    seconds, counts = time.perf_counter() - began, {len(answer.arrivals) for answer in answers}
+    if len(counts) != 1:
+        raise StreamFailed(f"{side.name}: streams of one answer had different numbers of events: {sorted(counts)}")
+    return counts.pop() * streams, seconds
 
 
 def measured(side: Side, load: tuple[int, float], engine: int, idle: Mapping[int, float]) -> Run:
@@ -148,6 +151,9 @@ def main(rounds: int, tokens: int) -> None:
                 Side("local", left.port, CHAT, both[:1]),
                 Side("remote", right.port, CHAT, both),
             ]
+            for side, step in itertools.product(sides, MODELS):
+                # All send the same: what is compared is how.
+                assert asyncio.run(together(side, 1, step))[0] == tokens + 1, side
             runs: Runs = {}
             for load, number in itertools.product(LOADS, range(rounds)):
                 turn = number % len(sides)
