@@ -23,6 +23,7 @@ from skulk.core.dialects.openai_encode import (
     DONE,
     KEEP_ALIVE,
     Answer,
+    PieceEvents,
     Usage,
     command_id_comment,
     error_json,
@@ -215,8 +216,10 @@ class ChatReply(Response):
     async def _fill(self, call: Call, progress: _Progress, outbox: Outbox) -> list[bytes]:
         """Put all pieces into the outbox; return the events that end the stream. Raises ClientGone."""
 
+        events = PieceEvents(self._answer)
+
         def put(piece: Piece) -> None:
-            outbox.put(event(self._answer.chunk(piece)))
+            outbox.put(events.event(piece))
 
         try:
             finish = await call.during(self._follow(call, progress, put))

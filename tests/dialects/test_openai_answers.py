@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from skulk.core.dialects.openai_encode import _SLUGS, Answer, Usage, error_json, event, json_bytes
+from skulk.core.dialects.openai_encode import _SLUGS, Answer, PieceEvents, Usage, error_json, event, json_bytes
 from skulk.core.dialects.text import Channel, Piece
 from skulk.core.domain import Finish
 from skulk.core.errors import CODES, REQ_MODEL, RequestError
@@ -59,6 +61,16 @@ def test_a_chunk_carries_text_or_the_end():
     assert (thought["delta"]["content"], thought["delta"]["reasoning_content"]) == (None, "b")
     assert (end["delta"]["content"], end["finish_reason"]) == (None, "length")
     assert ANSWER.usage_chunk(Usage(1, 0, 2, 0))["choices"] == []
+
+
+@given(
+    text=st.text() | st.sampled_from(["", "text", '"text"', "\ud83e", "a\u2028\n\x00"]),
+    model=st.text(max_size=8) | st.just("text"),
+    channel=st.sampled_from(Channel),
+)
+def test_the_event_of_a_piece_is_the_event_of_its_chunk(text: str, model: str, channel: Channel):
+    answer, piece = Answer(model, 1760000000, model), Piece(channel, text)
+    assert PieceEvents(answer).event(piece) == event(answer.chunk(piece))
 
 
 @pytest.mark.parametrize("finish", [Finish.ERROR, Finish.CANCELLED])

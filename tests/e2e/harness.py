@@ -332,7 +332,7 @@ class Node:
         until(replaced, f"{deployment_name} is served by another process than {pid}", context=self.tail)
         return found[0]
 
-    def adoptionseconds_of(self, deployment_name: str) -> float:
+    def adoption_seconds(self, deployment_name: str) -> float:
         """From the newest daemon's start to `Ready` of an adopted runner, by the log's own times."""
         assert self.runner(deployment_name)["adopted"]
         started = adopted = 0.0
