@@ -89,6 +89,7 @@ def fleet(
         "attempted": picture.attempted,
         "accepted": picture.accepted,
         "inForce": picture.blueprint.commit if picture.blueprint else None,
+        "document": f"{picture.blueprint.epoch}.{picture.blueprint.seq}" if picture.blueprint else None,
         "nodes": len(fleet.nodes) if fleet else 0,
         "liveNodes": sum(1 for name in fleet.nodes if picture.live(name)) if fleet else 0,
         "coordinator": picture.coordinator,

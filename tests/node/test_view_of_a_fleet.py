@@ -342,3 +342,9 @@ def test_runner_facts_in_a_share_are_the_nodes_own() -> None:
     assert runner(made.placement(B)).launch.deployment == CHAT
     shown = named(made.view(A, made.all_shares()), "runners", uid)
     assert (shown.status["steps"], shown.status["startedAt"]) == (9, WALL + NOW - 60)
+
+
+def test_the_document_that_a_node_follows_is_named_by_its_number() -> None:
+    view = two_on("b c").view(A, {})
+    (fleet,) = view.resources["fleet"]
+    assert fleet.status["document"] == "0.0"
