@@ -55,8 +55,9 @@ from skulk.node.lock import StateLock
 from skulk.node.logs import configure
 from skulk.node.loop import NodeLoop, Ports
 from skulk.node.network import FleetPlanes, Network, alone
+from skulk.node.notify import ServiceManager
 from skulk.node.runner_logs import RunnerLogs
-from skulk.node.serving import NodeServing
+from skulk.node.serving import BEAT_SECONDS_MAX, NodeServing
 from skulk.node.source import SourceLoop
 from skulk.node.telemetry import Telemetry
 from skulk.node.webhook_secret import webhook_secret
@@ -117,6 +118,7 @@ class Daemon:
         self._catalogue = EngineCatalogue(
             config.engines_path, self._code_dir, config.engines, scripted=config.scripted_engine
         )
+        self._manager = ServiceManager(os.environ, os.getpid())
         self._end = asyncio.Event()
 
     # --- composition (needs a running event loop) -----------------------------------------------------------
@@ -298,7 +300,9 @@ class Daemon:
         self._refuse_exposed()
         await listener.start()
         _log.info("daemon_started", address=listener.address, boot=self._owner.boot, version=__version__)
+        self._manager.tell(f"READY=1\nSTATUS=node {self._owner.node} at {listener.address}")
         tasks = [
+            asyncio.create_task(self._manager.watch(self._clock, self._turns), name="watchdog"),
             asyncio.create_task(self._loop.run(), name="loop"),
             asyncio.create_task(self._source.run(), name="source"),
             asyncio.create_task(self._installer.run(), name="engines"),
@@ -328,8 +332,12 @@ class Daemon:
                 _log.warning("planes_not_closed", seconds=PLANES_CLOSE_SECONDS)
                 os._exit(1 if sys.exc_info()[0] else 0)
 
+    def _turns(self) -> bool:
+        return self._loop.beat_age_seconds < BEAT_SECONDS_MAX
+
     async def _finish(self, listener: Listener) -> None:
         """Streams first, then (when stopping) the runners. A second signal cuts the waiting short."""
+        self._manager.tell("STOPPING=1")
         self._serving.close()
         self._loop.closing = not self._loop.stopping
         # The others hear of it with the next round, and send nothing here any more.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +16,10 @@ from skulk.core.errors import CLI_USAGE, InvalidInput
 
 RUN_EXAMPLES = ("skulk node run --config node.toml",)
 STOP_EXAMPLES = ("skulk node stop --config node.toml",)
+SERVICE_EXAMPLES = (
+    "skulk node service --config /etc/skulk/node.toml > skulk-node.service",
+    "skulk node service --config /etc/skulk/node.toml --user skulk --group render --group video",
+)
 PROBE_EXAMPLES = ("skulk node probe", "skulk node probe --name mac-1 --ordinal 3 > fleet/nodes/mac-1.yaml")
 
 
@@ -46,3 +53,40 @@ def probe(
     print("# yaml-language-server: $schema=../../schemas/node.schema.json")
     manifest = node_manifest(name or name_from(platform.node().partition(".")[0] or "node"), ordinal)
     print(to_yaml(manifest), end="")
+
+
+def service(
+    config: ConfigOption = DEFAULT_CONFIG,
+    user: Annotated[str, typer.Option("--user", help="Whom the daemon runs as.")] = "skulk",
+    group: Annotated[
+        list[str] | None, typer.Option("--group", show_default=False, help="Further group, such as an accelerator's.")
+    ] = None,
+    program: Annotated[
+        Path | None, typer.Option("--program", show_default="this one", help="The installed skulk.")
+    ] = None,
+) -> None:
+    """Print the systemd unit of this node: hardened, with a watchdog, and leaving runners to the next daemon."""
+    from skulk.core.service import Service, systemd_unit
+    from skulk.node.config import load_config
+
+    found = load_config(config)
+    source, planes = found.source, found.planes
+    reads = (*found.model_roots, source.allowed_signers, source.gpg_home, source.directory)
+    reads += (planes.ca, planes.certificate, planes.key, found.webhook.secret_file)
+    made = Service(
+        name=found.name,
+        program=str((program or Path(sys.argv[0])).absolute()),
+        config=str(config.absolute()),
+        writes=(str(found.state_dir), str(found.engines_path)),
+        reads=tuple(str(path) for path in reads if path is not None),
+        user=_account(user, "--user"),
+        groups=tuple(_account(name, "--group") for name in group or ()),
+        environment_file=str(config.absolute().with_name("skulk.env")),
+    )
+    print(systemd_unit(made), end="")
+
+
+def _account(name: str, option: str) -> str:
+    if re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", name) is None:
+        raise InvalidInput(CLI_USAGE, f'{option} "{name}" is no name of an account', fix="name an existing one")
+    return name

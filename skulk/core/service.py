@@ -1,0 +1,130 @@
+"""The service definition of a node for systemd, as text. Pure; writes no file and starts nothing.
+
+Runners outlive the daemon and are adopted by the next one, so only the daemon's own process is ended
+(`KillMode=process`). Everything that neither the daemon nor an engine needs is taken away; what stays open says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+# Fetching and unpacking happen after READY, so a start takes a second; a disk that wakes up takes longer.
+START_SECONDS_MAX = 180
+# Client streams may go on for 30 s, the gateway, the planes and what was begun need some more.
+STOP_SECONDS_MAX = 60
+# The event loop says that it turns twice in this time; engines compute in other processes, so it always can.
+WATCHDOG_SECONDS = 60
+# A daemon that fails is started again, but not for ever: after that somebody has to look.
+RESTART_SECONDS = 5
+RESTARTS_MAX = 10
+RESTARTS_WITHIN_SECONDS = 300
+_HOMES = ("/home", "/root", "/run/user")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a service definition is made from. All paths are absolute."""
+
+    name: str
+    """Of the node, for people."""
+    program: str
+    """The installed `skulk`."""
+    config: str
+    """node.toml."""
+    writes: tuple[str, ...]
+    """State directory and engines directory."""
+    reads: tuple[str, ...] = ()
+    """Model roots, certificates, signers: where they may be below a home directory."""
+    user: str = "skulk"
+    groups: tuple[str, ...] = ()
+    """Further groups: those that own the devices of an accelerator."""
+    environment_file: str | None = None
+    """A file of `SKULK_…=value` lines that may be missing."""
+
+
+def systemd_unit(service: Service) -> str:
+    """A unit file. Raises ValueError for a path that is not absolute or holds a line break."""
+    for path in (service.program, service.config, *service.writes, *service.reads):
+        if not PurePosixPath(path).is_absolute() or any(c in path for c in "\n\r\0"):
+            raise ValueError(f"{path!r} is not an absolute path")
+    sections = {"Unit": _unit(service), "Service": _service(service), "Install": ["WantedBy=multi-user.target"]}
+    return "\n\n".join("\n".join((f"[{name}]", *lines)) for name, lines in sections.items()) + "\n"
+
+
+def _unit(service: Service) -> list[str]:
+    return [
+        f"Description=Skulk node {_text(service.name)}",
+        "Wants=network-online.target",
+        "After=network-online.target",
+        f"StartLimitIntervalSec={RESTARTS_WITHIN_SECONDS}",
+        f"StartLimitBurst={RESTARTS_MAX}",
+    ]
+
+
+def _service(service: Service) -> list[str]:
+    lines = [
+        "Type=notify",
+        f"ExecStart={_argument(service.program)} node run --config {_argument(service.config)}",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        f"User={service.user}",
+    ]
+    if service.groups:
+        lines.append(f"SupplementaryGroups={' '.join(service.groups)}")
+    if service.environment_file is not None:
+        lines.append(f"EnvironmentFile=-{_text(service.environment_file)}")
+    lines += [
+        f"WatchdogSec={WATCHDOG_SECONDS}",
+        f"TimeoutStartSec={START_SECONDS_MAX}",
+        f"TimeoutStopSec={STOP_SECONDS_MAX}",
+        "Restart=on-failure",
+        f"RestartSec={RESTART_SECONDS}",
+        "# Runners live on; the next daemon adopts them. One that runs out of memory takes nothing else with it.",
+        "KillMode=process",
+        "OOMPolicy=continue",
+        "LimitNOFILE=65536",
+        "# Model weights are locked into memory by some engines.",
+        "LimitMEMLOCK=infinity",
+        *_hardening(service),
+    ]
+    return lines
+
+
+def _hardening(service: Service) -> Iterable[str]:
+    everything = (service.program, service.config, *service.writes, *service.reads)
+    below_home = any(PurePosixPath(path).is_relative_to(home) for path in everything for home in _HOMES)
+    yield "ProtectSystem=strict"
+    yield f"ProtectHome={'read-only' if below_home else 'yes'}"
+    yield f"ReadWritePaths={' '.join(_argument(path) for path in dict.fromkeys(service.writes))}"
+    yield "UMask=0077"
+    # Not PrivateDevices and not MemoryDenyWriteExecute: accelerators and their compilers need both.
+    yield "DevicePolicy=closed"
+    yield "DeviceAllow=char-drm rw"
+    yield "DeviceAllow=/dev/kfd rw"
+    # Not ProcSubset=pid: what is free on the machine stands in /proc.
+    yield "ProtectProc=invisible"
+    # AF_NETLINK: the interfaces of the machine.
+    yield "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK"
+    yield "SystemCallFilter=@system-service"
+    yield "SystemCallErrorNumber=EPERM"
+    yield "SystemCallArchitectures=native"
+    yield "CapabilityBoundingSet="
+    yield "AmbientCapabilities="
+    for name in (
+        *("NoNewPrivileges", "PrivateTmp", "ProtectClock", "ProtectControlGroups", "ProtectHostname"),
+        *("ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "LockPersonality", "RemoveIPC"),
+        *("RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID"),
+    ):
+        yield f"{name}=yes"
+
+
+def _text(value: str) -> str:
+    """`%` starts a specifier (systemd.unit(5))."""
+    return value.replace("%", "%%")
+
+
+def _argument(value: str) -> str:
+    """One word of a command line or list of paths (systemd.syntax(7)): quoted, `%` and `$` doubled."""
+    escaped = _text(value).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    return f'"{escaped}"' if any(c in value for c in " \t\"'\\;") else escaped
