@@ -18,6 +18,7 @@ from skulk.cli.verbs import (
     explain,
     get,
     init,
+    inventory,
     logs,
     node,
     plan,
@@ -56,6 +57,7 @@ VERBS: tuple[Verb, ...] = (
     ("suspend", states.suspend, states.SUSPEND_EXAMPLES),
     ("resume", states.resume, states.RESUME_EXAMPLES),
     ("schema", schema.schema, schema.EXAMPLES),
+    ("inventory", inventory.inventory, inventory.EXAMPLES),
     ("doctor", doctor.doctor, doctor.EXAMPLES),
     ("version", version.version, version.EXAMPLES),
 )
