@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 # Fetching and unpacking happen after READY, so a start takes a second; a disk that wakes up takes longer.
 START_SECONDS_MAX = 180
@@ -47,7 +46,7 @@ class Service:
 def systemd_unit(service: Service) -> str:
     """A unit file. Raises ValueError for a path that is not absolute or holds a line break."""
     for path in (service.program, service.config, *service.writes, *service.reads):
-        if not PurePosixPath(path).is_absolute() or any(c in path for c in "\n\r\0"):
+        if not path.startswith("/") or any(c in path for c in "\n\r\0"):
             raise ValueError(f"{path!r} is not an absolute path")
     sections = {"Unit": _unit(service), "Service": _service(service), "Install": ["WantedBy=multi-user.target"]}
     return "\n\n".join("\n".join((f"[{name}]", *lines)) for name, lines in sections.items()) + "\n"
@@ -93,7 +92,7 @@ def _service(service: Service) -> list[str]:
 
 def _hardening(service: Service) -> Iterable[str]:
     everything = (service.program, service.config, *service.writes, *service.reads)
-    below_home = any(PurePosixPath(path).is_relative_to(home) for path in everything for home in _HOMES)
+    below_home = any(f"{path}/".startswith(f"{home}/") for path in everything for home in _HOMES)
     yield "ProtectSystem=strict"
     yield f"ProtectHome={'read-only' if below_home else 'yes'}"
     yield f"ReadWritePaths={' '.join(_argument(path) for path in dict.fromkeys(service.writes))}"
