@@ -1,20 +1,22 @@
 """Chat templates: messages → text, in a sandbox, with the helpers that published templates expect.
 
 The template comes from the model's files, its input from a client; neither can reach anything outside (jinja2's
-immutable sandbox). The clock is the request's, in UTC, so that every replica renders the same text. No tokeniser.
+immutable sandbox). The clock is the request's, in UTC, so that every replica renders the same text. Has no tokeniser
+of its own.
 Conventions (variables, filters, whitespace handling) are those documented for Hugging Face chat templates.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from skulk.core.domain.requests import GenerationRequest, Message
 from skulk.core.errors import REQ_INVALID, REQ_UNSUPPORTED, RequestError
+from skulk.engines.engine import Prompt
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -86,8 +88,26 @@ class ChatTemplate:
             raise RequestError(REQ_INVALID, text, status=400, param="messages") from error
 
 
-def no_template(model: str) -> RequestError:
-    return RequestError(REQ_UNSUPPORTED, f"{model} has no chat template: it cannot chat", status=400, param="messages")
+def prompt_of(
+    template: ChatTemplate | None,
+    model: str,
+    request: GenerationRequest,
+    encode: Callable[[str], tuple[int, ...]],
+    *,
+    token_delimited: bool,
+) -> Prompt:
+    """The request as token ids of the model's tokeniser (`encode`). Raises RequestError 400 for a model without a
+    template, for what the template objects to, and for text that no encoding has."""
+    if template is None:
+        message = f"{model} has no chat template: it cannot chat"
+        raise RequestError(REQ_UNSUPPORTED, message, status=400, param="messages")
+    text = template.render(request)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"a message holds text that is no Unicode: {error.reason}"
+        raise RequestError(REQ_INVALID, message, status=400, param="messages") from error
+    return Prompt(encode(text), token_delimited and template.opens_reasoning(request, text))
 
 
 def _turn(message: Message) -> dict[str, object]:

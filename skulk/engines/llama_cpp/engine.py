@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from skulk.core.domain.ids import RequestId
-from skulk.core.domain.requests import Finish, GenerationRequest, Sampling
+from skulk.core.domain.requests import Finish, GenerationRequest
 from skulk.core.domain.runners import Launch
-from skulk.core.errors import REQ_INVALID, RequestError
 from skulk.engines.engine import Emission, Job, LoadProgress, Prompt, WarmUpProgress
 from skulk.engines.llama_cpp.loading import LibraryLog, LoadedModel, load_model, prepare_library, threads
-from skulk.engines.rendering import no_template
+from skulk.engines.rendering import prompt_of
 from skulk.engines.sampling import sample
+from skulk.engines.warming import generate_a_little
 
 PREFILL_CHUNK_TOKENS = 512
 """The most that a cancel waits for while a prompt is read; larger chunks gain little speed on a GPU."""
@@ -29,10 +29,6 @@ FLASH_ATTENTION_WHERE_SUPPORTED = -1
 """`LLAMA_FLASH_ATTN_TYPE_AUTO`: without it the compute buffer grows with heads × context."""
 _NO_ROOM = 1
 """What `llama_decode` answers when the KV cache has no place for the tokens."""
-_WARM_UP_TOKENS = 2
-_WARM_UP_PROMPT = (0, 1) * 16
-"""Long enough for the kernels of matrix products, not only of matrix-vector products."""
-_WARM_UP_REQUEST = RequestId("warm-up")
 
 
 @dataclass(slots=True)
@@ -74,25 +70,11 @@ class LlamaCppEngine:
         self._open_context()
 
     def warm_up(self, progress: WarmUpProgress) -> None:
-        """Both ways of choosing a token, after a prompt of ids that every model has."""
-        for temperature in (0.0, 1.0):
-            sampling = Sampling(seed=0, temperature=temperature)
-            self.start(Job(_WARM_UP_REQUEST, _WARM_UP_PROMPT, sampling, _WARM_UP_TOKENS))
-            while self._sequence is not None:
-                self.step()
-                progress()
+        generate_a_little(self, progress)
 
     def render(self, request: GenerationRequest) -> Prompt:
-        template = self._loaded.template
-        if template is None:
-            raise no_template(self._model_name)
-        text = template.render(request)
-        try:
-            ids = self._loaded.tokenizer.encode(text)
-        except UnicodeEncodeError as error:
-            message = f"a message holds text that is no Unicode: {error.reason}"
-            raise RequestError(REQ_INVALID, message, status=400, param="messages") from error
-        return Prompt(ids, self._token_delimited and template.opens_reasoning(request, text))
+        ids = self._loaded.tokenizer.encode
+        return prompt_of(self._loaded.template, self._model_name, request, ids, token_delimited=self._token_delimited)
 
     def start(self, job: Job) -> None:
         assert self._sequence is None, "llama_cpp runs one sequence at a time"

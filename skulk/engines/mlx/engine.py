@@ -16,11 +16,11 @@ import numpy as np
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import Finish, GenerationRequest, Sampling
 from skulk.core.domain.runners import Launch
-from skulk.core.errors import REQ_INVALID, RequestError
 from skulk.engines.engine import Emission, Job, LoadProgress, Prompt, WarmUpProgress
 from skulk.engines.mlx.loading import LoadedModel, load_model, prepare_library
-from skulk.engines.rendering import no_template
+from skulk.engines.rendering import prompt_of
 from skulk.engines.sampling import sample
+from skulk.engines.warming import generate_a_little
 
 PREFILL_CHUNK_TOKENS = 512
 """The most that a cancel waits for while a prompt is read; larger chunks gain little speed on a GPU."""
@@ -30,10 +30,6 @@ whatever the chunk), so small chunks cost nothing and keep a step far from its d
 how a prompt is cut can change the last bits of bfloat16 results."""
 CACHE_CLEAR_TOKENS = 256
 """mlx keeps freed buffers for reuse; while a cache grows they never fit again and pile up."""
-_WARM_UP_TOKENS = 2
-_WARM_UP_PROMPT = (0, 1) * 16
-"""Long enough for the kernels of matrix products, not only of matrix-vector products."""
-_WARM_UP_REQUEST = RequestId("warm-up")
 
 
 @dataclass(slots=True)
@@ -71,26 +67,13 @@ class MlxEngine:
         self._loaded = load_model(self._model_dir, progress)
 
     def warm_up(self, progress: WarmUpProgress) -> None:
-        """Both ways of choosing a token, after a prompt of ids that every model has."""
-        for temperature in (0.0, 1.0):
-            sampling = Sampling(seed=0, temperature=temperature)
-            self.start(Job(_WARM_UP_REQUEST, _WARM_UP_PROMPT, sampling, _WARM_UP_TOKENS))
-            while self._sequence is not None:
-                self.step()
-                progress()
+        generate_a_little(self, progress)
 
     def render(self, request: GenerationRequest) -> Prompt:
-        template = self._loaded.template
-        if template is None:
-            raise no_template(self._model_name)
-        text = template.render(request)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            message = f"a message holds text that is no Unicode: {error.reason}"
-            raise RequestError(REQ_INVALID, message, status=400, param="messages") from error
-        ids = self._loaded.tokenizer.encode(text, add_special_tokens=False).ids
-        return Prompt(tuple(ids), self._token_delimited and template.opens_reasoning(request, text))
+        def ids(text: str) -> tuple[int, ...]:
+            return tuple(self._loaded.tokenizer.encode(text, add_special_tokens=False).ids)
+
+        return prompt_of(self._loaded.template, self._model_name, request, ids, token_delimited=self._token_delimited)
 
     def start(self, job: Job) -> None:
         assert self._sequence is None, "mlx runs one sequence at a time"
