@@ -34,7 +34,14 @@ from skulk.core.coordination import (
     read,
     report_of,
 )
-from skulk.core.coordination.planes_report import Question, Told, decode_told, encode_question, encode_told
+from skulk.core.coordination.planes_report import (
+    Question,
+    Told,
+    decode_told,
+    encode_announcement,
+    encode_question,
+    encode_told,
+)
 from skulk.core.domain import (
     Blueprint,
     CommitId,
@@ -51,7 +58,7 @@ from skulk.core.errors import SkulkError
 from skulk.core.planner import plan, why
 from skulk.core.ports import Clock, ControlPlane, Journal
 from skulk.core.wire.planes_messages import MessageError
-from skulk.node.hearing import Hearing, announcement
+from skulk.node.hearing import Hearing
 from skulk.node.source import SourceState
 
 _log = structlog.get_logger(component="coordination")
@@ -293,7 +300,7 @@ class Coordination:
     def _announce(self, version: Version) -> None:
         if self._control is None or version.author != self._node:
             return
-        self.hearing.proofs[version.digest] = self._control.publish(Topic.ANNOUNCEMENT, announcement(version))
+        self.hearing.proofs[version.digest] = self._control.publish(Topic.ANNOUNCEMENT, encode_announcement(version))
 
     async def _ask(self, node: NodeName, question: int) -> None:
         if self._control is None:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from skulk.core.coordination import Document, DocumentError, Version, read
-from skulk.core.coordination.planes_report import Told, decode_told
+from skulk.core.coordination.planes_report import Told, decode_announcement, decode_told
 from skulk.core.domain import NodeName, PlanesView, Topic
 from skulk.core.ports import ControlPlane
-from skulk.core.wire.planes_documents import Announcement, announcement_from_bytes, announcement_to_bytes
 from skulk.core.wire.planes_messages import MessageError
 
 _log = structlog.get_logger(component="coordination")
@@ -92,7 +91,7 @@ class Hearing:
         self.proofs = {digest: proof for digest, proof in self.proofs.items() if digest in named}
 
     def _read_announcement(self, author: NodeName, body: bytes, sealed: bytes) -> None:
-        version = _version(announcement_from_bytes(body))
+        version = decode_announcement(body)
         if version.author != author:
             raise MessageError(f"it announces a document of {version.author}")
         self.announced[author] = version
@@ -108,18 +107,7 @@ class Hearing:
         if document is None:
             return
         try:
-            if _version(announcement_from_bytes(document.body)) == version:
+            if decode_announcement(document.body) == version:
                 self.proofs[version.digest] = told.proof
         except MessageError:
             return
-
-
-def announcement(version: Version) -> bytes:
-    """The body of what `version.author` announces."""
-    return announcement_to_bytes(
-        Announcement(version.epoch, version.seq, version.digest, version.author, version.commit)
-    )
-
-
-def _version(announced: Announcement) -> Version:
-    return Version(announced.epoch, announced.seq, announced.coordinator, announced.commit, announced.digest)

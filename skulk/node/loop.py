@@ -25,7 +25,6 @@ from skulk.core.domain import (
     Link,
     Member,
     NodeName,
-    Placement,
     PlacementUid,
     Presence,
     Reading,
@@ -33,6 +32,7 @@ from skulk.core.domain import (
     RunningPlacement,
     Share,
     Topic,
+    begun,
 )
 from skulk.core.formats.content import content_key
 from skulk.core.ports import Clock, ControlPlane, Machine, Probe, RunnerHost, Weights
@@ -293,32 +293,29 @@ class NodeLoop:
         backing off), so that a re-plan does not look elsewhere or change its mind about an open context."""
         blueprint = self._coordination.blueprint
         planned = blueprint.on_node(self._node) if blueprint is not None else ()
-        placements = [self._begun(p) for p in planned if p.uid not in runners]
+        placements = [begun(p, self._node) for p in planned if p.uid not in runners]
         for uid, facts in runners.items():
             if facts.link is Link.DEAD:
                 continue
             phase = self._ledger.record(uid).phase
-            reported = self._reported(facts.launch, facts.launch.memory_bytes)
+            reported = self._reported(facts.launch)
             draining = phase in (Phase.DRAINING, Phase.STOPPING)
             placements.append(replace(reported, complete=phase is Phase.READY, draining=draining))
         return tuple(sorted(placements, key=lambda p: p.uid))
 
-    def _begun(self, placement: Placement) -> RunningPlacement:
-        return self._reported(placement, placement.ranks[0].memory_bytes)
-
-    def _reported(self, source: Launch | Placement, memory_bytes: int) -> RunningPlacement:
+    def _reported(self, launch: Launch) -> RunningPlacement:
         return RunningPlacement(
-            uid=source.uid,
-            deployment=source.deployment,
-            replica=source.replica,
-            model=source.model,
+            uid=launch.uid,
+            deployment=launch.deployment,
+            replica=launch.replica,
+            model=launch.model,
             node=self._node,
-            backend=source.backend,
-            context_tokens=source.context_tokens,
-            concurrency=source.concurrency,
-            launch_hash=source.launch_hash,
-            content_hash=source.content_hash,
-            memory_bytes=memory_bytes,
+            backend=launch.backend,
+            context_tokens=launch.context_tokens,
+            concurrency=launch.concurrency,
+            launch_hash=launch.launch_hash,
+            content_hash=launch.content_hash,
+            memory_bytes=launch.memory_bytes,
         )
 
     def _note_phases(self, before: Ledger, after: Ledger) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from skulk.core.coordination import (
@@ -42,6 +42,7 @@ from skulk.core.domain import (
     Placement,
     PlacementUid,
     RunningPlacement,
+    begun,
 )
 from skulk.sim.network import Liveness, Network
 from skulk.sim.watch import Watch
@@ -379,18 +380,8 @@ class FleetNode:
 
 
 def _running(placement: Placement, node: NodeName, runner: SimRunner | None, now: float) -> RunningPlacement:
-    return RunningPlacement(
-        uid=placement.uid,
-        deployment=placement.deployment,
-        replica=placement.replica,
-        model=placement.model,
-        node=node,
-        backend=placement.backend,
-        context_tokens=placement.context_tokens,
-        concurrency=placement.concurrency,
-        launch_hash=placement.launch_hash,
-        content_hash=placement.content_hash,
-        memory_bytes=placement.ranks[0].memory_bytes,
+    return replace(
+        begun(placement, node),
         complete=runner is not None and now >= runner.ready_at and runner.gone_at is None,
         draining=runner is not None and runner.gone_at is not None,
     )

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skulk.core.coordination import Version
+from skulk.core.coordination import planes_report as reports
 from skulk.core.domain import (
     Accepted,
     BootId,
     CommitId,
-    Document,
     EngineBuild,
     Finish,
     Life,
@@ -22,11 +23,11 @@ from skulk.core.domain import (
     NodeName,
     PlacementUid,
     Tokens,
-    Topic,
 )
 from skulk.core.errors import REQ_INTERNAL, REQ_QUEUE_FULL, RequestError, RetriableRefusal
 from skulk.core.wire import planes_documents as documents
 from skulk.core.wire import planes_messages as messages
+from skulk.core.wire.fields import Fields
 from skulk.core.wire.planes_messages import Failed, MessageError, Numbered, Receipt, Submit, Withdraw
 from tests.planes.planeworlds import a_request
 
@@ -45,8 +46,8 @@ DECODERS: list[Callable[[bytes], Any]] = [
     messages.decode_gone,
     messages.decode_reading,
     messages.decode_failed,
-    documents.announcement_from_bytes,
-    lambda data: documents.member_from_bytes(Document(Topic.MEMBER, ME, 1, data)),
+    reports.decode_announcement,
+    lambda data: reports.decode_report(data, ME.node),
 ]
 
 
@@ -65,12 +66,11 @@ def test_out_comes_what_went_in():
 
 
 def test_records_survive_the_way():
-    announcement = documents.Announcement(3, 4, "d" * 64, NodeName("b"), CommitId("c" * 40))
-    assert documents.announcement_from_bytes(documents.announcement_to_bytes(announcement)) == announcement
+    announcement = Version(3, 4, NodeName("b"), CommitId("c" * 40), "d" * 64)
+    assert reports.decode_announcement(reports.encode_announcement(announcement)) == announcement
     build = EngineBuild("mlx-cpu", "mlx", "0.32", "digest", "cpu", False, 2**30)
     member = Member(ME.node, ME.boot, 2**34, (build,), frozenset("xy"), "linux", "arm64", "0.1", CommitId("c"), 5)
-    data = documents.member_to_bytes(member)
-    assert documents.member_from_bytes(Document(Topic.MEMBER, ME, 1, data)) == member
+    assert documents.member_from_json(Fields(documents.member_to_json(member))) == member
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,10 @@ def test_records_survive_the_way():
     ids=str,
 )
 def test_an_announcement_that_could_not_be_fetched_or_ordered_is_none(wrong: dict[str, object]):
-    announcement = documents.Announcement(3, 4, "d" * 64, NodeName("b"), CommitId("c" * 40))
-    data = json.loads(documents.announcement_to_bytes(announcement)) | wrong
+    announcement = Version(3, 4, NodeName("b"), CommitId("c" * 40), "d" * 64)
+    data = json.loads(reports.encode_announcement(announcement)) | wrong
     with pytest.raises(MessageError):
-        documents.announcement_from_bytes(json.dumps(data).encode())
-
-
-def test_a_member_record_counts_for_its_author_only():
-    other = Life(NodeName("b"), BootId("boot-b"), 1)
-    data = documents.member_to_bytes(Member(ME.node, ME.boot, 1))
-    member = documents.member_from_bytes(Document(Topic.MEMBER, other, 1, data))
-    assert (member.node, member.boot) == ("b", "boot-b")
+        reports.decode_announcement(json.dumps(data).encode())
 
 
 def test_an_error_is_the_same_at_the_owner():

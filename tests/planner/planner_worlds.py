@@ -25,6 +25,7 @@ from skulk.core.domain import (
     PlacementUid,
     Refusal,
     RunningPlacement,
+    begun,
 )
 from skulk.core.memory import GIB
 from skulk.core.planner import check, plan
@@ -91,21 +92,7 @@ def fleet(
 
 def as_running(placement: Placement, *, complete: bool = True) -> RunningPlacement:
     """What the member of the placement's node would report."""
-    rank = placement.ranks[0]
-    return RunningPlacement(
-        uid=placement.uid,
-        deployment=placement.deployment,
-        replica=placement.replica,
-        model=placement.model,
-        node=rank.node,
-        backend=placement.backend,
-        context_tokens=placement.context_tokens,
-        concurrency=placement.concurrency,
-        launch_hash=placement.launch_hash,
-        content_hash=placement.content_hash,
-        memory_bytes=rank.memory_bytes,
-        complete=complete,
-    )
+    return replace(begun(placement, placement.nodes[0]), complete=complete)
 
 
 ALWAYS: Callable[[str], bool] = lambda _: True  # noqa: E731  # a constant, not a function definition

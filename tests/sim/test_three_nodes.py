@@ -12,9 +12,8 @@ from simworlds import fleet
 
 from skulk.core.coordination import compose
 from skulk.core.coordination.limits import EPOCHS_PER_ROUND
-from skulk.core.coordination.planes_report import Told, encode_told
+from skulk.core.coordination.planes_report import Told, encode_announcement, encode_told
 from skulk.core.domain import CommitId, ConditionType, NodeName, Status, Topic
-from skulk.node.hearing import announcement
 from skulk.sim.clock import run
 from skulk.sim.fakes import FakeRepo
 
@@ -177,7 +176,7 @@ def test_a_member_cannot_put_a_document_into_another_ones_mouth(proof: str):
         empty = replace(true.blueprint, placements=(), seq=true.version.seq + 1)
         forged = compose(NodeName("a"), tuple(true.members), empty)
         planes.hold([forged.body])
-        own = planes.publish(Topic.ANNOUNCEMENT, announcement(forged.version))
+        own = planes.publish(Topic.ANNOUNCEMENT, encode_announcement(forged.version))
         told, _ = fleet["b"].coordination.hearing.told[NodeName("c")]
         proofs = {"none": b"", "its own": own, "of another document": told.proof}
         lie = replace(told.report, accepted=forged.version)

@@ -18,6 +18,7 @@ from skulk.adapters.planes.calls import Calls, Handler, digest_of
 from skulk.adapters.planes.owned import WITHDRAW_SECONDS, OwnedStreams
 from skulk.adapters.planes.served import ServedStreams
 from skulk.adapters.planes.transport import Reply, Traffic, Transport, Wiring
+from skulk.core.coordination.planes_report import decode_announcement
 from skulk.core.domain import (
     BootId,
     Document,
@@ -36,7 +37,6 @@ from skulk.core.wire.envelope import Envelope, Sign, Verify, seal
 from skulk.core.wire.planes_documents import (
     GOODBYE,
     Documents,
-    announcement_from_bytes,
     document_envelope,
     document_purpose,
 )
@@ -374,7 +374,7 @@ class Planes:
         announced: list[NodeName] = []
         for node, document in self._documents.view()[Topic.ANNOUNCEMENT].items():
             with contextlib.suppress(MessageError):
-                if announcement_from_bytes(document.body).digest == digest:
+                if decode_announcement(document.body).digest == digest:
                     announced.append(node)
         live = self.observe().live()
         others = sorted(live - set(announced))

@@ -1,4 +1,5 @@
-"""A member's report, and questions of one member to another, as bytes and back. Canonical, camelCase JSON.
+"""A member's report, its announcement of a document, and questions of one member to another, as bytes and back.
+Canonical, camelCase JSON.
 
 The bytes come from another node: every key is read with its type and bounds, and whatever is wrong is a MessageError.
 A report speaks for its author alone, so placements and refusals carry no node on the wire: they are the author's.
@@ -35,6 +36,8 @@ from skulk.core.wire.planes_messages import MessageError
 
 REPORT_BYTES_MAX = 4 * 1024 * 1024
 """A placement takes about 400 bytes, a model file 67: thousands of each fit, and no node has so many."""
+ANNOUNCEMENT_BYTES_MAX = 4 * 1024
+"""Two numbers, a name, a commit and a digest."""
 QUESTION_BYTES_MAX = 16 * 1024
 """A commit, and the ones that are there already."""
 _REASONS = {reason.value: reason for reason in Reason}
@@ -109,6 +112,16 @@ def decode_told(data: bytes, author: NodeName) -> Told:
         return Told(f.count("number"), proof, _report(f.inner("report"), author))
 
     return _read(data, REPORT_BYTES_MAX, read)
+
+
+def encode_announcement(version: Version) -> bytes:
+    """What the author of a document announces: its number, its commit and the sha256 of its bytes."""
+    return dump(_version_to(version))
+
+
+def decode_announcement(data: bytes) -> Version:
+    """Raises MessageError."""
+    return _read(data, ANNOUNCEMENT_BYTES_MAX, _version)
 
 
 def encode_question(question: Question) -> bytes:

@@ -22,12 +22,12 @@ from skulk.core.domain import (
     Blueprint,
     Fleet,
     NodeName,
-    Placement,
     Quorum,
     Reason,
     Refusal,
     RunningPlacement,
     Waiting,
+    begun,
 )
 
 
@@ -162,24 +162,5 @@ def _expected(
     passed_over = name in ctx.answers and name not in document.members
     if told or passed_over:
         return ()
-    return tuple(_as_begun(p, name) for p in document.blueprint.on_node(name) if p.uid not in reported)
-
-
-def _as_begun(placement: Placement, name: NodeName) -> RunningPlacement:
-    """Begun, not complete: a placement that was only announced must never make another one stop."""
-    rank = next(rank for rank in placement.ranks if rank.node == name)
-    return RunningPlacement(
-        uid=placement.uid,
-        deployment=placement.deployment,
-        replica=placement.replica,
-        model=placement.model,
-        node=name,
-        backend=placement.backend,
-        context_tokens=placement.context_tokens,
-        concurrency=placement.concurrency,
-        launch_hash=placement.launch_hash,
-        content_hash=placement.content_hash,
-        memory_bytes=rank.memory_bytes,
-        rank=rank.rank,
-        port=rank.port,
-    )
+    # Begun, not complete: a placement that was only announced must never make another one stop.
+    return tuple(begun(p, name) for p in document.blueprint.on_node(name) if p.uid not in reported)

@@ -12,6 +12,7 @@ from skulk.core.domain.blueprint import (
     RunningPlacement,
     SessionPlacement,
     Unplaced,
+    begun,
 )
 from skulk.core.domain.conditions import Condition, ConditionType, Reason, Status, Waiting
 from skulk.core.domain.desired import (
@@ -136,4 +137,5 @@ __all__ = [
     "VerifyMode",
     "Waiting",
     "WeightsFacts",
+    "begun",
 ]

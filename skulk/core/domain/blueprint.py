@@ -170,6 +170,26 @@ class RunningPlacement:
     draining: bool = False
 
 
+def begun(placement: Placement, node: NodeName) -> RunningPlacement:
+    """The placement as `node`, which holds a rank of it, reports it from the moment it accepts it: not complete yet."""
+    rank = next(rank for rank in placement.ranks if rank.node == node)
+    return RunningPlacement(
+        uid=placement.uid,
+        deployment=placement.deployment,
+        replica=placement.replica,
+        model=placement.model,
+        node=node,
+        backend=placement.backend,
+        context_tokens=placement.context_tokens,
+        concurrency=placement.concurrency,
+        launch_hash=placement.launch_hash,
+        content_hash=placement.content_hash,
+        memory_bytes=rank.memory_bytes,
+        rank=rank.rank,
+        port=rank.port,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A node's veto against a placement, with its arithmetic. The caller has dropped the expired ones."""

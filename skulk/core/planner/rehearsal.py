@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from skulk.core.domain import Blueprint, Fleet, Member, Placement, RunningPlacement
+from skulk.core.domain import Blueprint, Fleet, Member, Placement, RunningPlacement, begun
 from skulk.core.planner.planning import plan
 
 STEPS_MAX = 64
@@ -64,19 +64,4 @@ def done(running: Sequence[RunningPlacement], blueprint: Blueprint) -> tuple[Run
 def _complete(placement: Placement, known: RunningPlacement | None) -> RunningPlacement:
     if known is not None:
         return replace(known, complete=True, draining=False)
-    rank = placement.ranks[0]
-    return RunningPlacement(
-        uid=placement.uid,
-        deployment=placement.deployment,
-        replica=placement.replica,
-        model=placement.model,
-        node=rank.node,
-        backend=placement.backend,
-        context_tokens=placement.context_tokens,
-        concurrency=placement.concurrency,
-        launch_hash=placement.launch_hash,
-        content_hash=placement.content_hash,
-        memory_bytes=rank.memory_bytes,
-        port=rank.port,
-        complete=True,
-    )
+    return replace(begun(placement, placement.nodes[0]), complete=True)

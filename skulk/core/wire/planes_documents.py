@@ -6,11 +6,8 @@ only if its (life, seq) is above what is known: an old one that somebody repeats
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
 
 from skulk.core.domain.blueprint import EngineBuild, Member
 from skulk.core.domain.ids import BootId, CommitId, NodeName
@@ -18,11 +15,9 @@ from skulk.core.domain.planes import Document, Life, Topic
 from skulk.core.wire import planes_keys as keys
 from skulk.core.wire.envelope import Envelope, EnvelopeError, Verify, unseal
 from skulk.core.wire.fields import Fields
-from skulk.core.wire.planes_messages import MessageError
 
 UNSIGNED_MAX = 256
 """Keys whose unbelieved document is kept for another look: a few per node that is about to be added."""
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 GOODBYE = "bye"
 """Purpose of the last envelope of a life."""
 
@@ -97,47 +92,6 @@ def document_envelope(fleet: str, topic: Topic, me: Life, seq: int, body: bytes)
     return Envelope(fleet, document_purpose(topic), me, seq, body)
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """A blueprint that the announcing node holds: its order, and the sha256 of its bytes."""
-
-    epoch: int
-    seq: int
-    digest: str
-    coordinator: NodeName
-    commit: CommitId
-
-
-def announcement_to_bytes(a: Announcement) -> bytes:
-    return json.dumps(
-        {"epoch": a.epoch, "seq": a.seq, "digest": a.digest, "coordinator": a.coordinator, "commit": a.commit},
-        sort_keys=True,
-    ).encode()
-
-
-def announcement_from_bytes(data: bytes) -> Announcement:
-    """Raises MessageError."""
-    f = _fields(data)
-    try:
-        digest = f.text("digest")
-        if not _DIGEST.fullmatch(digest):
-            raise ValueError("digest is not 64 hex digits")
-        return Announcement(
-            f.count("epoch"),
-            f.count("seq"),
-            digest,
-            NodeName(f.text("coordinator")),
-            CommitId(f.text("commit")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise MessageError(f"no announcement: {error}") from error
-
-
-def member_to_bytes(m: Member) -> bytes:
-    """The member record that a node publishes about itself."""
-    return json.dumps(member_to_json(m), sort_keys=True).encode()
-
-
 def member_to_json(m: Member) -> dict[str, object]:
     """Byte counts, sorted digests of files."""
     builds = [
@@ -164,16 +118,6 @@ def member_to_json(m: Member) -> dict[str, object]:
         "validated": m.validated,
         "diskBytes": m.disk_bytes,
     }
-
-
-def member_from_bytes(document: Document) -> Member:
-    """The record, under its author's name and boot whatever it says itself. Raises MessageError."""
-    f = _fields(document.body)
-    try:
-        member = member_from_json(f)
-    except (KeyError, TypeError, ValueError) as error:
-        raise MessageError(f"no member record: {error}") from error
-    return replace(member, node=document.author.node, boot=document.author.boot)
 
 
 def member_from_json(f: Fields) -> Member:
@@ -203,10 +147,3 @@ def build_from_json(f: Fields) -> EngineBuild:
         unified=f.flag("unified", True),
         device_memory_bytes=f.count_or_none("deviceMemoryBytes"),
     )
-
-
-def _fields(data: bytes) -> Fields:
-    try:
-        return Fields(json.loads(data))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise MessageError(f"not JSON: {error}") from error
