@@ -97,6 +97,8 @@ class Coordination:
         self._not_kept = ""
         """Why the last document could not be written: told once, and tried again with every round."""
         self._local: Local | None = None
+        self._live_now: frozenset[NodeName] = frozenset()
+        """Who else was live in the last round: its decision goes by the same picture as its coordination."""
         self._source = SourceState()
         self.outputs = Outputs()
         self.state = self._restored()
@@ -162,7 +164,7 @@ class Coordination:
 
     def elsewhere(self) -> tuple[RunningPlacement, ...]:
         """What the other live members work on."""
-        live = self._live(self.planes)
+        live = self._live_now
         heard = sorted((name, told) for name, (told, _) in self.hearing.told.items() if name in live)
         return tuple(running for _, told in heard for running in told.report.running)
 
@@ -174,7 +176,7 @@ class Coordination:
 
     def offered_elsewhere(self) -> frozenset[str]:
         """Backends of the other live members."""
-        live = self._live(self.planes)
+        live = self._live_now
         return frozenset(
             b.backend for n, (told, _) in self.hearing.told.items() if n in live for b in told.report.member.builds
         )
@@ -202,6 +204,7 @@ class Coordination:
         """Look at everything that reached this node, and do what follows from it."""
         self._source, self._local = source, local
         view = self.planes
+        self._live_now = self._live(view)
         if view is not None and self._control is not None:
             self.hearing.take_in(view, self._control)
             self.hearing.forget_proofs(self.state.durable.document)
