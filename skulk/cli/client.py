@@ -110,7 +110,7 @@ class FleetClient:
             value = response.json()
         except ValueError:
             value = None
-        if response.status_code != httpx2.codes.OK or not isinstance(value, dict):
+        if response.status_code not in (httpx2.codes.OK, httpx2.codes.ACCEPTED) or not isinstance(value, dict):
             raise Transient(CLI_ANSWER, f"{self.url}{path} answered {response.status_code} without a JSON object")
         return value
 

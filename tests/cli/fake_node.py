@@ -307,7 +307,7 @@ class FakeNode:
         app.get("/fleet/v1/why/{name}")(self._why)
         app.get("/fleet/v1/logs/{name}")(self._logs)
         app.post("/fleet/v1/reset/{name}")(self._reset)
-        app.post("/fleet/v1/poll")(self._poll)
+        app.post("/fleet/v1/poll", status_code=202)(self._poll)
         app.get("/fleet/v1/{kind}")(self._list)
         app.get("/fleet/v1/{kind}/{name}")(self._one)
         app.post("/v1/chat/completions")(self._chat)

@@ -135,3 +135,9 @@ def test_a_model_that_nobody_declared_is_404_with_what_there_is_on_every_gateway
     for node in fleet.nodes.values():
         with pytest.raises(openai.NotFoundError, match=r"apple.*both.*gguf"):
             node.ask("nothing", "hello")
+
+
+def test_a_person_can_have_the_source_looked_at_and_stuck_things_cleared_from_any_node(fleet: Fleet) -> None:
+    for node in fleet.nodes.values():
+        assert "looks at its source now" in node.skulk("reconcile").stdout
+        assert "nothing was held back" in node.skulk("reconcile", "apple", "--reset").stdout
