@@ -35,8 +35,6 @@ GIT_MIN = (2, 34)
 DISK_FREE_BYTES_MIN = 5 * 1024**3
 # Earlier than this program: certificates and `since` fields would be wrong.
 CLOCK_SECONDS_MIN = 1_735_689_600.0  # 2025-01-01
-# Renewing needs the operator and the authority's key, which lies offline.
-CERTIFICATE_DAYS_MIN = 30
 # Programs print their version at once.
 VERSION_SECONDS_MAX = 10.0
 
@@ -229,7 +227,7 @@ def _planes(config: NodeConfig) -> Iterable[Finding]:
     if tls is None:
         yield Finding("planes", Level.WARNING if table.allow_plain else Level.OK, *_PLAIN[table.allow_plain])
         return
-    from skulk.adapters.certificates import valid_until
+    from skulk.adapters.certificates import RENEWAL_DAYS, valid_until
     from skulk.adapters.zenoh.certificates import load_key
 
     try:
@@ -239,7 +237,7 @@ def _planes(config: NodeConfig) -> Iterable[Finding]:
         yield Finding("planes", Level.PROBLEM, f"{error.code.id} {error.message}", error.fix)
         return
     message = f"{tls.certificate} is valid for {days} days"
-    if days < CERTIFICATE_DAYS_MIN:
+    if days < RENEWAL_DAYS:
         fix = f"`skulk node sign {config.name}.csr --renew` where the authority is, then copy it here"
         yield Finding("planes", Level.WARNING, message, fix)
     else:

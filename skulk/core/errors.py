@@ -243,6 +243,17 @@ CRT_EXISTS = code(
     "SK-CRT-005", "a key or certificate exists and is not replaced", "move it away, or name another place"
 )
 
+# --- releases and machines ----------------------------------------------------------------------------------
+REL_WHEEL = code("SK-REL-001", "a file is no wheel of Skulk that can be installed", "name the wheel of a release")
+REL_BUILD = code("SK-REL-002", "no wheel can be built here", "give one: --wheel FILE")
+REL_VERSION = code(
+    "SK-REL-003",
+    "the release is not the version that the Fleet names",
+    "give the wheel of that version, or change spec.version",
+)
+REL_MACHINE = code("SK-REL-004", "the machine cannot be this node", "see the findings; nothing was changed")
+REL_PROBE = code("SK-REL-005", "the machine did not answer the probe", "try `ssh HOST true`, then run it again")
+
 # --- requests -----------------------------------------------------------------------------------------------
 REQ_INVALID = code("SK-REQ-001", "the request is invalid", "correct the named field")
 REQ_UNSUPPORTED = code(

@@ -7,9 +7,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from skulk.core.domain.desired import Fleet, Node
+from skulk.core.domain.desired import Fleet, Node, Participation
 from skulk.core.domain.ids import NodeName
-from skulk.core.wire.planes_roster import host_and_port
+from skulk.core.wire.planes_roster import PLANES_PORT, host_and_port
+
+SSH_PORT = 22
 
 ALL_NODES = "skulk_nodes"
 """The group of every declared node."""
@@ -42,19 +44,40 @@ def groups_of(node: Node) -> tuple[str, ...]:
 
 
 def host_variables(fleet: Fleet, name: NodeName) -> dict[str, object]:
-    """`ansible_host` (left out for a node without an address), and what a playbook needs to know of the node."""
+    """How the host is logged into (what is not known is left out: then Ansible's and ssh's own settings hold), and
+    what a playbook needs to know of the node and its fleet."""
     node = fleet.nodes[name]
+    address = None if node.address is None else host_and_port(node.address)
     found: dict[str, object] = {
         "skulk_node_name": name,
         "skulk_node_ordinal": node.ordinal,
+        "skulk_node_place": fleet.places.get(f"Node/{name}", ""),
+        "skulk_node_engines": list(engines_of(node)),
+        "skulk_node_spec": _spec(fleet, name),
         "skulk_fleet_name": fleet.name,
         "skulk_fleet_namespace": fleet.namespace,
-        "skulk_node_spec": _spec(fleet, name),
+        "skulk_fleet_version": fleet.version or "",
+        # Without keys a gateway beyond loopback refuses to start.
+        "skulk_fleet_open": bool(fleet.access.keys) or fleet.access.anonymous,
+        "skulk_planes_port": PLANES_PORT if address is None else address[1],
     }
-    if node.address is not None:
-        host, port = host_and_port(node.address)
-        found |= {"ansible_host": host, "skulk_planes_port": port}
+    if node.ssh.host is not None or address is not None:
+        found["ansible_host"] = node.ssh.host or (address[0] if address is not None else "")
+    if node.ssh.port != SSH_PORT:
+        found["ansible_port"] = node.ssh.port
+    if node.ssh.user is not None:
+        found["ansible_user"] = node.ssh.user
     return found
+
+
+def engines_of(node: Node) -> tuple[str, ...]:
+    """The engines that the node's backends ask for (`mlx-metal` → `mlx`), in their order. Backends that are not
+    declared: `mlx`, which runs on every machine that Skulk does. None for a node that runs no models."""
+    if node.participation is Participation.MANAGEMENT:
+        return ()
+    if node.backends is None:
+        return ("mlx",)
+    return tuple(dict.fromkeys(backend.partition("-")[0] for backend in node.backends))
 
 
 def _spec(fleet: Fleet, name: NodeName) -> Mapping[str, object]:

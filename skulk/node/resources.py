@@ -25,6 +25,7 @@ from skulk.core.domain import Node as Declared
 from skulk.core.formats.content import content_key
 from skulk.core.health import health_of
 from skulk.core.reconcile.summary import Since, deployment_conditions
+from skulk.core.release import other_version
 from skulk.node.picture import Picture
 from skulk.node.placed import Placed, presence_of
 
@@ -143,7 +144,7 @@ def own_machine(picture: Picture) -> Resource:
         "version": picture.version,
         "os": machine.os,
         "arch": machine.arch,
-        "problems": [*picture.problems, *machine.engine_problems],
+        "problems": [*picture.problems, *other_version(picture.fleet, picture.version), *machine.engine_problems],
     }
     return Resource("Node", picture.node, {}, status, picture.source)
 

@@ -69,7 +69,6 @@ ASKS: dict[str, str] = {
     "fleet.spec.store.upstream": "false",
     "fleet.spec.store.keepRecent": "1GiB",
     "fleet.spec.network.interfacePreference": "[en0]",
-    "fleet.spec.version": '"1.0"',
     "fleet.spec.requests": "session",
     "fleet.spec.tracing.enabled": "true",
     "node.spec.sshHostKey": "abc",

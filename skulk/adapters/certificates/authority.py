@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -34,6 +34,8 @@ AUTHORITY_DAYS = 3650
 """Ten years: changing the authority means touching every node, and its key is offline."""
 CERTIFICATE_DAYS = 825
 """Two years and a quarter, the longest that browsers and Apple's TLS accept; renewing is one command per node."""
+RENEWAL_DAYS = 30
+"""A certificate is renewed this long before its end: time enough for somebody to plug the authority in."""
 BACKDATED = datetime.timedelta(hours=1)
 """A node's clock may be behind the operator's when the certificate arrives."""
 COMMON_NAME_CHARACTERS_MAX = 64
@@ -104,6 +106,20 @@ def make_authority(directory: Path, name: str, passphrase: bytes | None, now: da
     return Authority(certificate, key)
 
 
+def authority_certificate(directory: Path) -> x509.Certificate:
+    """The certificate of the authority kept in `directory`: enough to judge others, and no secret.
+
+    Raises InvalidInput: CRT_AUTHORITY when there is none, CRT_FILE when it cannot be used.
+    """
+    certificate_file, _ = authority_files(directory)
+    if not certificate_file.exists():
+        raise InvalidInput(CRT_AUTHORITY, f"{directory} holds no ca.pem and ca.key")
+    try:
+        return x509.load_pem_x509_certificate(read_public(certificate_file))
+    except ValueError as error:
+        raise InvalidInput(CRT_FILE, f"{certificate_file} is no certificate in PEM") from error
+
+
 def load_authority(directory: Path, passphrase: bytes | None) -> Authority:
     """The authority kept in `directory`.
 
@@ -111,12 +127,9 @@ def load_authority(directory: Path, passphrase: bytes | None) -> Authority:
     missing or wrong, CRT_FILE when a file cannot be used.
     """
     certificate_file, key_file = authority_files(directory)
-    if not key_file.exists() or not certificate_file.exists():
+    if not key_file.exists():
         raise InvalidInput(CRT_AUTHORITY, f"{directory} holds no ca.pem and ca.key")
-    try:
-        certificate = x509.load_pem_x509_certificate(read_public(certificate_file))
-    except ValueError as error:
-        raise InvalidInput(CRT_FILE, f"{certificate_file} is no certificate in PEM") from error
+    certificate = authority_certificate(directory)
     data = read_private(key_file)
     try:
         # An unencrypted key with a passphrase is a TypeError too: then the passphrase is not needed.
@@ -165,6 +178,41 @@ def sign(authority: Authority, request: Request, hosts: Sequence[str], now: date
         .sign(authority.key, None)
     )
     return Signed(certificate.public_bytes(Encoding.PEM), names, certificate.not_valid_after_utc)
+
+
+def renewal_reason(
+    authority: x509.Certificate, pem: bytes, request: Request, hosts: Sequence[str], now: datetime.datetime
+) -> str:
+    """Why the certificate that a node has is not the one that it should have; empty when it is. Needs no key."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        certificate.verify_directly_issued_by(authority)
+        public = certificate.public_key()
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return "it is not signed by this fleet's authority"
+    if not isinstance(public, Ed25519PublicKey) or public.public_bytes_raw() != request.public_key:
+        return "it is for another key"
+    if (named := common_name(pem)) != request.node:
+        return f"it is for node {named}"
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return "it names no host"
+    if missing := [host for host in hosts if _general_name(host) not in names]:
+        return f"it does not name {', '.join(missing)}"
+    if certificate.not_valid_after_utc - now < datetime.timedelta(days=RENEWAL_DAYS):
+        return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    return ""
+
+
+def common_name(pem: bytes) -> str:
+    """Whom a certificate in PEM names; empty when it is none."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:
+        return ""
+    return str(names[0].value) if names else ""
 
 
 def valid_until(certificate: Path) -> datetime.datetime:

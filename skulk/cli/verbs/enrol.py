@@ -35,11 +35,26 @@ from skulk.core.errors import (
 from skulk.core.wire.planes_roster import host_and_port, public_key_text
 
 if TYPE_CHECKING:
-    from skulk.adapters.certificates import Authority
+    from skulk.adapters.certificates import Authority, Request
 
 ADD_EXAMPLES = ("skulk node add mac-2 --address 10.0.0.12", "skulk node add box-1 --platform linux/x86_64")
 KEY_EXAMPLES = ("skulk node key --config node.toml", "skulk node key --name mac-2 --out /etc/skulk")
+AUTHORITY_EXAMPLES = ("skulk node authority", "skulk node authority --new --ca /media/stick/ca")
 SIGN_EXAMPLES = ("skulk node sign mac-2.csr --new-ca", "skulk node sign mac-2.csr --ca /media/stick/ca -o out")
+
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        metavar="DIR",
+        show_default="~/.config/skulk/ca/NAMESPACE",
+        help="Where the fleet's authority is kept: never in the checkout.",
+    ),
+]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", show_default=False, help="Its first line opens the authority's key."),
+]
 
 
 def add(
@@ -126,15 +141,7 @@ def sign(
         Path, typer.Argument(metavar="CSR", show_default=False, help="The request that `skulk node key` made.")
     ],
     path: PathOption = Path(),
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--ca",
-            metavar="DIR",
-            show_default="~/.config/skulk/ca/NAMESPACE",
-            help="Where the fleet's authority is kept: never in the checkout.",
-        ),
-    ] = None,
+    ca: CaOption = None,
     new_ca: Annotated[
         bool, typer.Option("--new-ca", help="Make the fleet's authority: once, for the first node.")
     ] = False,
@@ -142,53 +149,142 @@ def sign(
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", show_default="beside the request", help="For the certificates."),
     ] = None,
-    passphrase_file: Annotated[
-        Path | None,
-        typer.Option("--passphrase-file", show_default=False, help="Its first line opens the authority's key."),
-    ] = None,
+    passphrase_file: PassphraseOption = None,
     renew: Annotated[bool, typer.Option("--renew", help="Replace the certificate that is there.")] = False,
     new_key: Annotated[
         bool, typer.Option("--new-key", help="The node has another key than its manifest says, and is meant to.")
     ] = False,
+    current: Annotated[
+        Path | None,
+        typer.Option(
+            "--current", metavar="PEM", show_default=False, help="What the node has: nothing is signed if it is good."
+        ),
+    ] = None,
+    ssh_host_key: Annotated[
+        str | None, typer.Option("--ssh-host-key", show_default=False, help="The node's, for its manifest.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
     """Sign a node's request, and write its public key into its manifest. Run it in the checkout, with the authority.
 
     Compare the public key with what `skulk node key` printed on the node before you push.
     """
-    from skulk.adapters.certificates import authority_files, read_request, write_public
-    from skulk.adapters.certificates import sign as sign_request
+    from skulk.adapters.certificates import authority_files, read_request
 
     checkout = changes.read_checkout(path)
     request = read_request(request_file)
     node = _declared(checkout, request.node, request_file)
     public = public_key_text(request.public_key)
     _check_key(checkout, node, public, new_key)
-    change = checkout.edit(f"Node/{node.name}", [(("spec", "publicKey"), public)])
+    fields = [(("spec", "publicKey"), public)]
+    if ssh_host_key is not None:
+        fields.append((("spec", "sshHostKey"), " ".join(ssh_host_key.split()[:2])))
+    change = checkout.edit(f"Node/{node.name}", fields)
+    directory = _authority_dir(ca, checkout, path)
+    hosts = [] if node.address is None else [host_and_port(node.address)[0]]
+    now = datetime.datetime.now(datetime.UTC)
+    reason = _why_signed(directory, current, request, hosts, now)
+
+    print(f"public       {public}")
+    where = output if output is not None else request_file.absolute().parent
+    if not reason:
+        print("certificate  good, stays")
+    elif check:
+        print(f"certificate  {where / f'{node.name}.pem'}, to be signed")
+    else:
+        if new_ca and any(other.public_key for other in checkout.fleet.nodes.values() if other.name != node.name):
+            # Legitimate when an authority is replaced, a disaster when somebody only sits at another machine.
+            print(
+                "note: nodes that are enrolled already trust another authority; sign all of them anew", file=sys.stderr
+            )
+        signer = _authority(directory, checkout.fleet.namespace, new_ca, passphrase_file, now)
+        _certify(signer, request, hosts, now, where, replace=renew or new_key)
+        key_file = authority_files(directory)[1]
+        print(f"authority    {where / 'ca.pem'}, until {signer.not_after:%Y-%m-%d}; its key: {key_file}")
+    if reason and current is not None:
+        print(f"reason       {reason}")
+    if not check:
+        changes.write(path, change)
+    state = "is there already" if change.is_empty else "to be written" if check else "written"
+    print(f"manifest     {change.path}: publicKey {state}")
+    if current is None:
+        print(f"next: copy both .pem files to {node.name}, beside its key, and name them in [planes] of its node.toml")
+        if not change.is_empty:
+            for line in changes.git_lines(path, change, f"Enrol {node.name}"):
+                print(f"  {line}")
+
+
+def _why_signed(
+    directory: Path, current: Path | None, request: Request, hosts: list[str], now: datetime.datetime
+) -> str:
+    """Why a certificate has to be signed; empty when the one that the node has is good."""
+    from skulk.adapters.certificates import authority_certificate, renewal_reason
+
+    if current is None or not current.exists():
+        return "the node has none"
+    return renewal_reason(authority_certificate(directory), current.read_bytes(), request, hosts, now)
+
+
+def _certify(
+    signer: Authority,
+    request: Request,
+    hosts: list[str],
+    now: datetime.datetime,
+    where: Path,
+    *,
+    replace: bool,
+) -> None:
+    from skulk.adapters.certificates import sign as sign_request
+    from skulk.adapters.certificates import write_public
+
+    signed = sign_request(signer, request, hosts, now)
+    certificate_file = where / f"{request.node}.pem"
+    write_public(where / "ca.pem", signer.pem, replace=False)
+    write_public(certificate_file, signed.pem, replace=replace)
+    print(f"certificate  {certificate_file}, until {signed.not_after:%Y-%m-%d}, for {', '.join(signed.names)}")
+
+
+def authority(
+    path: PathOption = Path(),
+    ca: CaOption = None,
+    new: Annotated[bool, typer.Option("--new", help="Make it if it is not there: once for a fleet.")] = False,
+    passphrase_file: PassphraseOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Show where the fleet's authority is, and until when it is valid; or make it. Run it in the checkout.
+
+    A fleet has one: another one would be a stranger to every node that is enrolled.
+    """
+    from skulk.adapters.certificates import authority_certificate, authority_files
+
+    checkout = changes.read_checkout(path)
+    directory = _authority_dir(ca, checkout, path)
+    certificate_file, key_file = authority_files(directory)
+    made = False
+    if not certificate_file.exists() and new:
+        enrolled = sorted(node.name for node in checkout.fleet.nodes.values() if node.public_key)
+        if enrolled:
+            message = f"{directory} holds no authority, but {', '.join(enrolled)} trust one already"
+            raise InvalidInput(
+                CRT_AUTHORITY,
+                message,
+                fix="name its directory with --ca; only to replace it: `skulk node sign CSR --new-ca`",
+            )
+        made = True
+        if check:
+            print(f"changed    an authority would be made in {directory}")
+            return
+        _authority(directory, checkout.fleet.namespace, True, passphrase_file, datetime.datetime.now(datetime.UTC))
+    ends = authority_certificate(directory).not_valid_after_utc
+    print(f"{'changed  ' if made else 'there    '}  {certificate_file}, until {ends:%Y-%m-%d}; its key: {key_file}")
+
+
+def _authority_dir(ca: Path | None, checkout: changes.Checkout, path: Path) -> Path:
     directory = ca if ca is not None else _default_ca(checkout.fleet.namespace)
     if changes.is_inside(directory, path):
         message = f"{directory} lies inside the checkout: a commit would publish the authority's key"
         raise InvalidInput(CRT_AUTHORITY, message, fix="keep it elsewhere, best on a medium of its own: --ca DIR")
-    if new_ca and any(other.public_key for other in checkout.fleet.nodes.values() if other.name != node.name):
-        # Legitimate when an authority is replaced, a disaster when somebody only sits at another machine.
-        print("note: nodes that are enrolled already trust another authority; sign all of them anew", file=sys.stderr)
-    now = datetime.datetime.now(datetime.UTC)
-    authority = _authority(directory, checkout.fleet.namespace, new_ca, passphrase_file, now)
-    hosts = [] if node.address is None else [host_and_port(node.address)[0]]
-    signed = sign_request(authority, request, hosts, now)
-    where = output if output is not None else request_file.absolute().parent
-    certificate_file, ca_file = where / f"{node.name}.pem", where / "ca.pem"
-    write_public(ca_file, authority.pem, replace=False)
-    write_public(certificate_file, signed.pem, replace=renew or new_key)
-    changes.write(path, change)
-
-    print(f"public       {public}")
-    print(f"certificate  {certificate_file}, until {signed.not_after:%Y-%m-%d}, for {', '.join(signed.names)}")
-    print(f"authority    {ca_file}, until {authority.not_after:%Y-%m-%d}; its key: {authority_files(directory)[1]}")
-    print(f"manifest     {change.path}: publicKey {'is there already' if change.is_empty else 'written'}")
-    print(f"next: copy both .pem files to {node.name}, beside its key, and name them in [planes] of its node.toml")
-    if not change.is_empty:
-        for line in changes.git_lines(path, change, f"Enrol {node.name}"):
-            print(f"  {line}")
+    return directory
 
 
 def _declared(checkout: changes.Checkout, name: NodeName, request_file: Path) -> Node:

@@ -33,6 +33,7 @@ from skulk.core.domain.desired import (
     Reasoning,
     Scope,
     Spread,
+    SshAccess,
     UpdateStrategy,
     VerifyMode,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "SessionPlacement",
     "Share",
     "Spread",
+    "SshAccess",
     "Status",
     "Tokens",
     "Topic",

@@ -115,6 +115,15 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class SshAccess:
+    """How the operator's machine logs in. None: what `address` says, and what the operator's ssh is set to."""
+
+    host: str | None = None
+    port: int = 22
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One machine of the fleet as declared. Optional facts are None: then what the node reports holds."""
 
@@ -134,6 +143,7 @@ class Node:
     hardware: Hardware | None = None
     public_key: str | None = None
     """`ed25519:BASE64`: what it says on the planes counts only under this key."""
+    ssh: SshAccess = SshAccess()
 
 
 class UpdateStrategy(StrEnum):
@@ -230,6 +240,8 @@ class Fleet:
     tls_required: bool = False
     """No planes without certificates, whatever a node's own configuration allows."""
     log_level: str = "info"
+    version: str | None = None
+    """Of Skulk, that nodes should run. None: whichever they have."""
     documents: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """`Kind/name` → the manifest as written (for `get -o yaml`), camelCase."""
     places: Mapping[str, str] = field(default_factory=dict)

@@ -32,6 +32,7 @@ from skulk.core.domain import (
     Reasoning,
     Scope,
     Spread,
+    SshAccess,
     UpdateStrategy,
     VerifyMode,
 )
@@ -96,6 +97,7 @@ def build_fleet(written: Sequence[Written], commit: CommitId) -> Fleet:
         verify=VerifyMode(spec.source.verify),
         tls_required=spec.network.tls_required,
         log_level=spec.logging.level,
+        version=spec.version,
         documents=MappingProxyType({w.key: w.raw for w in written}),
         places=MappingProxyType({w.key: w.place for w in written}),
     )
@@ -123,6 +125,7 @@ def build_node(manifest: NodeManifest) -> Node:
         drain=spec.drain,
         hardware=None if spec.hardware is None else _hardware(spec.hardware),
         public_key=spec.public_key,
+        ssh=SshAccess(spec.ssh.host, spec.ssh.port, spec.ssh.user),
     )
 
 

@@ -135,6 +135,24 @@ PublicKey = Annotated[
     ),
 ]
 
+# Not a leading dash, which ssh would read as an option.
+SshHost = Annotated[
+    str,
+    *_matching("^[A-Za-z0-9_][A-Za-z0-9._:%-]{0,252}$", codes.BAD_TEXT, "is not a host: write a name or an IP address"),
+]
+AccountName = Annotated[
+    str, *_matching("^[A-Za-z_][A-Za-z0-9_.-]{0,31}$", codes.BAD_TEXT, "is not the name of an account")
+]
+# PEP 440, public versions: what a wheel of a release is called.
+Version = Annotated[
+    str,
+    *_matching(
+        "^[0-9]+(\\.[0-9]+){1,3}((a|b|rc)[0-9]+)?(\\.post[0-9]+)?(\\.dev[0-9]+)?$",
+        codes.BAD_TEXT,
+        "is not a version: write it like 1.2.0",
+    ),
+]
+
 Text = Annotated[str, Field(max_length=TEXT_CHARACTERS_MAX)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 ByteCount = Annotated[int, Field(ge=0, le=BYTES_MAX)]

@@ -14,9 +14,9 @@ from skulk.core.manifests.fields import (
     Names,
     Quantity,
     RelativePath,
-    Text,
     Texts,
     Unique,
+    Version,
 )
 from skulk.core.manifests.metadata import Envelope
 
@@ -150,7 +150,11 @@ class FleetSpec(Manifest):
     access: Access = Field(default_factory=Access, description="Who may call the gateway.")
     network: Network = Field(default_factory=Network, description="How nodes reach each other.")
     defaults: Defaults = Field(default_factory=Defaults, description="What deployments get that do not say otherwise.")
-    version: Text | None = Field(default=None, description="Version of Skulk that nodes should run.")
+    version: Version | None = Field(
+        default=None,
+        description="Version of Skulk that nodes should run: the bootstrap installs no other, and a node that runs "
+        "another says so.",
+    )
     requests: Literal["session", "deny"] = Field(
         default="deny", description="Whether imperative requests make session placements."
     )

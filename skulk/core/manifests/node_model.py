@@ -6,7 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from skulk.core.manifests.fields import Address, Backends, Labels, Manifest, PublicKey, Quantity, Text
+from skulk.core.manifests.fields import (
+    AccountName,
+    Address,
+    Backends,
+    Labels,
+    Manifest,
+    PublicKey,
+    Quantity,
+    SshHost,
+    Text,
+)
 from skulk.core.manifests.metadata import Envelope
 
 # Ordinals only ever grow; this is far beyond a lifetime of replaced machines.
@@ -25,6 +35,16 @@ class Reserve(Manifest):
 
     memory: Quantity = Field(default="0B", description="Memory kept free for others, such as 2GiB.")
     disk: Quantity = Field(default="0B", description="Disk space kept free for others, such as 20GB.")
+
+
+class Ssh(Manifest):
+    """How the operator's machine logs in, for the bootstrap. No node reads it."""
+
+    host: SshHost | None = Field(default=None, description="Host name or IP address; absent: that of spec.address.")
+    port: int = Field(default=22, ge=1, le=65535, description="TCP port of the SSH server.")
+    user: AccountName | None = Field(
+        default=None, description="Account that may become root by sudo, or root; absent: what your ssh is set to."
+    )
 
 
 class Accelerator(Manifest):
@@ -72,6 +92,7 @@ class NodeSpec(Manifest):
         default=None,
         description="Key that signs what the node publishes (ed25519:BASE64); `skulk node sign` writes it.",
     )
+    ssh: Ssh = Field(default_factory=Ssh, description="How the operator's machine logs in, for the bootstrap.")
     ssh_host_key: Text | None = Field(default=None, description="SSH host key, for the bootstrap.")
     hardware: Hardware | None = Field(default=None, description="Totals for planning while the machine is not there.")
 

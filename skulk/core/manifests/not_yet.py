@@ -36,7 +36,6 @@ NOT_YET: Mapping[str, NotYet] = {
     "fleet.spec.store.upstream": NotYet(_STORE, (True,)),
     "fleet.spec.store.keepRecent": NotYet(_STORE),
     "fleet.spec.network.interfacePreference": NotYet("this version does not choose between interfaces", ([],)),
-    "fleet.spec.version": NotYet("this version does not update itself"),
     "fleet.spec.requests": NotYet("this version does not take imperative requests", ("deny",)),
     "fleet.spec.tracing.enabled": NotYet("this version does not trace requests", (False,)),
     "node.spec.sshHostKey": NotYet("this version does not bootstrap nodes over SSH"),

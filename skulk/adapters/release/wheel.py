@@ -1,0 +1,62 @@
+"""What a wheel of Skulk says of itself: its version, its digest, and the hash-pinned requirements that travel in it.
+
+The requirements come from the wheel, not from the program that reads it: a release of another version is installed with
+what was locked for that version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+
+from skulk.core.errors import REL_WHEEL, InvalidInput
+from skulk.core.release import Release
+
+REQUIREMENTS = ("daemon.txt", "uv.txt")
+"""Below `skulk/requirements` in the wheel: of the daemon, and of uv, which installs the rest."""
+_TEXT_BYTES_MAX = 4 * 1024 * 1024
+"""The daemon's requirements have 100 KB; more than this is no such file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel file and what is in it."""
+
+    path: Path
+    release: Release
+    requirements: dict[str, str]
+    """File name of REQUIREMENTS → text."""
+
+
+def read_wheel(path: Path) -> Wheel:
+    """Raises InvalidInput REL_WHEEL when the file is no wheel of Skulk, or one that cannot be installed by hashes."""
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        with zipfile.ZipFile(path) as archive:
+            version = _version(archive)
+            requirements = {name: _text(archive, f"skulk/requirements/{name}") for name in REQUIREMENTS}
+    except OSError as error:
+        raise InvalidInput(REL_WHEEL, f"{path} cannot be read: {error.strerror}") from error
+    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise InvalidInput(REL_WHEEL, f"{path} is no wheel of Skulk: {error}") from error
+    return Wheel(path, Release(version, digest), requirements)
+
+
+def _version(archive: zipfile.ZipFile) -> str:
+    names = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA") and name.count("/") == 1]
+    if len(names) != 1:
+        raise ValueError("it has no metadata")
+    metadata = HeaderParser().parsestr(_text(archive, names[0]))
+    if metadata["Name"] != "skulk" or not metadata["Version"]:
+        raise ValueError(f"it is {metadata['Name']!r}")
+    return str(metadata["Version"])
+
+
+def _text(archive: zipfile.ZipFile, name: str) -> str:
+    if archive.getinfo(name).file_size > _TEXT_BYTES_MAX:
+        raise ValueError(f"{name} is too large")
+    return archive.read(name).decode("utf-8")
