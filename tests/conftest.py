@@ -52,6 +52,12 @@ def llama_engines_dir() -> Path:
     return _engines_dir_with("llama_cpp")
 
 
+@pytest.fixture(scope="session")
+def testhosts_dir() -> Path:
+    """Where base root file systems of test hosts are kept."""
+    return cache_dir() / "testhosts"
+
+
 def _engines_dir_with(engine: str) -> Path:
     from skulk.adapters.engine_envs import ensure
     from skulk.core.errors import SkulkError
