@@ -1,7 +1,8 @@
 """`node.toml`: the local facts of one node, written by the bootstrap (or by hand), never by git.
 
-Every key can be overridden by its environment variable (`SKULK_STATE_DIR`, `SKULK_SOURCE__URL`): the environment
-wins. Fleet-wide things do not belong here; what is here can only be made stricter by the Fleet.
+Every key can be overridden by its environment variable (`SKULK_STATE_DIR`, `SKULK_SOURCE__URL`), which may also stand
+in `skulk.env` beside node.toml: the environment wins over that file, and that file over node.toml.
+Fleet-wide things do not belong here; what is here can only be made stricter by the Fleet.
 docs/reference/node-toml.md lists every key.
 """
 
@@ -19,9 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from skulk.core import errors
 from skulk.core.domain import VerifyMode
+from skulk.core.environment import parse_environment
 
 if TYPE_CHECKING:
     from skulk.adapters.zenoh.settings import PlaneSettings
+
+ENVIRONMENT_FILE = "skulk.env"
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB)$")
@@ -176,7 +180,11 @@ class NodeConfig(_Table):
 
 
 def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> NodeConfig:
-    """Read node.toml, then the environment over it. Raises InvalidInput naming the file and the key or variable."""
+    """Read node.toml, then skulk.env and the environment over it.
+
+    Raises InvalidInput naming the file and the key, line or variable.
+    """
+    environment = {**read_environment(path), **environment}
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -193,6 +201,21 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Node
     if resolved.planes.listen:
         _check_planes(path, resolved)
     return resolved
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """The variables of `skulk.env` beside the node.toml `path`; none when there is no such file.
+
+    The daemon reads it itself, so that it works alike under every service manager and for every verb.
+    """
+    file = path.with_name(ENVIRONMENT_FILE)
+    try:
+        text = file.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.InvalidInput(errors.CFG_ENVIRONMENT, f"{file}: {error}") from None
+    return parse_environment(text, str(file))
 
 
 def _check_planes(path: Path, config: NodeConfig) -> None:
