@@ -36,6 +36,16 @@ def _camel(name: str) -> str:
     return head + "".join(word.capitalize() for word in rest)
 
 
+def _bytes(value: object) -> object:
+    """What a size such as `4GiB` means; everything that is no text is left to the model. Raises ValueError."""
+    if not isinstance(value, str) or value.isdecimal():
+        return value
+    match = _SIZE.match(value)
+    if match is None:
+        raise ValueError("a size such as 4GiB or 512MiB is expected")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_camel, populate_by_name=True)
 
@@ -121,6 +131,21 @@ class WebhookTable(_Table):
         return self
 
 
+class LogTable(_Table):
+    """Where the daemon's log goes when there is no journal that keeps it."""
+
+    file: Path | None = Field(None, description="JSON lines go to this file, and not to stdout or a terminal.")
+    max_bytes: int = Field(
+        50 * 2**20, ge=4096, description="The file is renamed to <file>.1 before it grows larger (`50MiB`)."
+    )
+    keep: int = Field(5, ge=1, le=1000, description="So many renamed files are kept.")
+
+    @field_validator("max_bytes", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> object:
+        return _bytes(value)
+
+
 class NodeConfig(_Table):
     """All of node.toml. Paths may start with `~`; relative ones are relative to the file (`source.url` is not a
     path but an address)."""
@@ -138,6 +163,7 @@ class NodeConfig(_Table):
     log_level: str | None = Field(
         None, pattern="^(debug|info|warning|error)$", description="Lowest level logged, instead of the Fleet's."
     )
+    log: LogTable = LogTable()
     listen: ListenTable = ListenTable()
     planes: PlanesTable = PlanesTable()
     source: SourceTable
@@ -146,12 +172,7 @@ class NodeConfig(_Table):
     @field_validator("memory_cap", mode="before")
     @classmethod
     def _size(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        match = _SIZE.match(value)
-        if match is None:
-            raise ValueError("a size such as 4GiB or 512MiB is expected")
-        return int(float(match[1]) * _UNITS[match[2]])
+        return _bytes(value)
 
     def plane_settings(self, dial: Iterable[str] = ()) -> PlaneSettings:
         """What the planes are opened with: the seeds and `dial`, each once. Raises InvalidInput: PLN_EXPOSED for a
@@ -287,6 +308,7 @@ def _resolved(config: NodeConfig, base: Path) -> NodeConfig:
             "state_dir": absolute(config.state_dir),
             "engines_dir": absolute(config.engines_dir),
             "model_roots": tuple(absolute(root) for root in config.model_roots),
+            "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
             "source": source,
             "webhook": config.webhook.model_copy(update={"secret_file": absolute(config.webhook.secret_file)}),
         }

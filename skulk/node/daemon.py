@@ -81,7 +81,7 @@ def main(config_path: Path) -> int:
     config = load_config(config_path, own)
     # For what is no key of node.toml: the webhook secret, deadlines of runners, a proxy of git.
     os.environ.update(read_environment(config_path) | own)
-    configure(config.name, config.log_level or "info")
+    configure(config.name, config.log_level or "info", config.log)
     with _held(config):
         # With what the service manager gave: a line that has changed in skulk.env must not lose to its old self.
         asyncio.run(Daemon(config, lambda: load_config(config_path, own)).run())
@@ -416,7 +416,7 @@ class Daemon:
             wanted = self._config.log_level or (fleet.log_level if fleet else level)
             if wanted != level:
                 level = wanted
-                configure(self._config.name, level)
+                configure(self._config.name, level, self._config.log)
                 _log.info("log_level_changed", to=level)
 
 

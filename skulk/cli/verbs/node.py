@@ -95,7 +95,8 @@ def service(
     source, planes = found.source, found.planes
     reads = (*found.model_roots, source.allowed_signers, source.gpg_home, source.directory)
     reads += (planes.ca, planes.certificate, planes.key, found.webhook.secret_file)
-    writes = (found.state_dir, found.engines_path)
+    # Rotating renames files, so that the log's whole directory is written.
+    writes = (found.state_dir, found.engines_path, *((found.log.file.parent,) if found.log.file else ()))
     made = Service(
         name=found.name,
         program=str((program or Path(sys.argv[0])).absolute()),

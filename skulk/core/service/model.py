@@ -25,7 +25,7 @@ class Service:
     config: str
     """node.toml."""
     writes: tuple[str, ...]
-    """State directory and engines directory, in this order."""
+    """State directory (the first), engines directory, directory of the log file."""
     reads: tuple[str, ...] = ()
     """Model roots, certificates, signers: where they may be below a home directory."""
     user: str = "skulk"
