@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -63,6 +63,9 @@ def checkup(config_file: Path, *, config_is_needed: bool) -> list[Finding]:
     if config is not None:
         for check in _OF_CONFIG:
             findings.extend(check(config))
+        from skulk.node.config import read_environment
+
+        findings.extend(_webhook(config, {**read_environment(config_file), **os.environ}))
     return findings
 
 
@@ -203,13 +206,13 @@ def _engines(config: NodeConfig) -> Iterable[Finding]:
             yield Finding("engines", Level.PROBLEM, f"{engine}: no environment in {config.engines_path}", fix)
 
 
-def _webhook(config: NodeConfig) -> Iterable[Finding]:
+def _webhook(config: NodeConfig, environment: Mapping[str, str]) -> Iterable[Finding]:
     """Can the webhook secret be read? Nothing to say where none is configured."""
     # Not at the top: only this check needs it, and the program starts faster without.
     from skulk.node.webhook_secret import webhook_secret
 
     try:
-        secret = webhook_secret(config.webhook, dict(os.environ))
+        secret = webhook_secret(config.webhook, dict(environment))
     except SkulkError as error:
         yield Finding("webhook", Level.PROBLEM, error.message, error.fix)
     else:
@@ -291,5 +294,4 @@ _OF_CONFIG: tuple[Callable[[NodeConfig], Iterable[Finding]], ...] = (
     _engines,
     _planes,
     _port,
-    _webhook,
 )

@@ -63,7 +63,7 @@ _AREAS: Mapping[str, str] = {
 }
 
 # Keys whose type a person writes differently from how the program holds it.
-_TYPES: Mapping[str, str] = {"memoryCap": "bytes, or a size such as `4GiB`"}
+_TYPES: Mapping[str, str] = dict.fromkeys(("memoryCap", "maxBytes"), "bytes, or a size such as `4GiB`")
 
 
 def reference() -> str:
@@ -106,6 +106,8 @@ def _keys(model: Any, schema: Any, defs: Any, prefix: str, env: str) -> Iterator
             yield from _keys(field.annotation, inner, defs, f"{prefix}{key}.", f"{env}{name.upper()}__")
             continue
         default = _default(field.default) if key not in needed else "required"
+        if key in _TYPES and isinstance(field.default, int):
+            default = f"default `{field.default // 2**20}MiB`"
         kind = _TYPES.get(key) or _type(shape, defs)
         facts = "; ".join(part for part in (kind, _range(shape), default) if part)
         # Forges take `<stateDir>` outside of code for an HTML element.

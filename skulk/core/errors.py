@@ -126,6 +126,9 @@ CFG_EXPOSED = code(
 CFG_STATE_LOCKED = code(
     "SK-CFG-005", "another daemon uses this state directory", "stop it, or give this one its own stateDir"
 )
+CFG_ENVIRONMENT = code(
+    "SK-CFG-006", "skulk.env is invalid", "write one NAME=value per line, readable for the daemon's account"
+)
 
 # --- source -------------------------------------------------------------------------------------------------
 SRC_UNREACHABLE = code("SK-SRC-001", "the source cannot be reached", "check the URL, the network and the credentials")

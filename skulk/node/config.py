@@ -1,7 +1,8 @@
 """`node.toml`: the local facts of one node, written by the bootstrap (or by hand), never by git.
 
-Every key can be overridden by its environment variable (`SKULK_STATE_DIR`, `SKULK_SOURCE__URL`): the environment
-wins. Fleet-wide things do not belong here; what is here can only be made stricter by the Fleet.
+Every key can be overridden by its environment variable (`SKULK_STATE_DIR`, `SKULK_SOURCE__URL`), which may also stand
+in `skulk.env` beside node.toml: the environment wins over that file, and that file over node.toml.
+Fleet-wide things do not belong here; what is here can only be made stricter by the Fleet.
 docs/reference/node-toml.md lists every key.
 """
 
@@ -19,9 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from skulk.core import errors
 from skulk.core.domain import VerifyMode
+from skulk.core.environment import parse_environment
 
 if TYPE_CHECKING:
     from skulk.adapters.zenoh.settings import PlaneSettings
+
+ENVIRONMENT_FILE = "skulk.env"
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB)$")
@@ -30,6 +34,16 @@ _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB)$")
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(word.capitalize() for word in rest)
+
+
+def _bytes(value: object) -> object:
+    """What a size such as `4GiB` means; everything that is no text is left to the model. Raises ValueError."""
+    if not isinstance(value, str) or value.isdecimal():
+        return value
+    match = _SIZE.match(value)
+    if match is None:
+        raise ValueError("a size such as 4GiB or 512MiB is expected")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 class _Table(BaseModel):
@@ -117,6 +131,21 @@ class WebhookTable(_Table):
         return self
 
 
+class LogTable(_Table):
+    """Where the daemon's log goes when there is no journal that keeps it."""
+
+    file: Path | None = Field(None, description="JSON lines go to this file, and not to stdout or a terminal.")
+    max_bytes: int = Field(
+        50 * 2**20, ge=4096, description="The file is renamed to <file>.1 before it grows larger (`50MiB`)."
+    )
+    keep: int = Field(5, ge=1, le=1000, description="So many renamed files are kept.")
+
+    @field_validator("max_bytes", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> object:
+        return _bytes(value)
+
+
 class NodeConfig(_Table):
     """All of node.toml. Paths may start with `~`; relative ones are relative to the file (`source.url` is not a
     path but an address)."""
@@ -134,6 +163,7 @@ class NodeConfig(_Table):
     log_level: str | None = Field(
         None, pattern="^(debug|info|warning|error)$", description="Lowest level logged, instead of the Fleet's."
     )
+    log: LogTable = LogTable()
     listen: ListenTable = ListenTable()
     planes: PlanesTable = PlanesTable()
     source: SourceTable
@@ -142,12 +172,7 @@ class NodeConfig(_Table):
     @field_validator("memory_cap", mode="before")
     @classmethod
     def _size(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        match = _SIZE.match(value)
-        if match is None:
-            raise ValueError("a size such as 4GiB or 512MiB is expected")
-        return int(float(match[1]) * _UNITS[match[2]])
+        return _bytes(value)
 
     def plane_settings(self, dial: Iterable[str] = ()) -> PlaneSettings:
         """What the planes are opened with: the seeds and `dial`, each once. Raises InvalidInput: PLN_EXPOSED for a
@@ -176,7 +201,11 @@ class NodeConfig(_Table):
 
 
 def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> NodeConfig:
-    """Read node.toml, then the environment over it. Raises InvalidInput naming the file and the key or variable."""
+    """Read node.toml, then skulk.env and the environment over it.
+
+    Raises InvalidInput naming the file and the key, line or variable.
+    """
+    environment = {**read_environment(path), **environment}
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -193,6 +222,21 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Node
     if resolved.planes.listen:
         _check_planes(path, resolved)
     return resolved
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """The variables of `skulk.env` beside the node.toml `path`; none when there is no such file.
+
+    The daemon reads it itself, so that it works alike under every service manager and for every verb.
+    """
+    file = path.with_name(ENVIRONMENT_FILE)
+    try:
+        text = file.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.InvalidInput(errors.CFG_ENVIRONMENT, f"{file}: {error}") from None
+    return parse_environment(text, str(file))
 
 
 def _check_planes(path: Path, config: NodeConfig) -> None:
@@ -264,6 +308,7 @@ def _resolved(config: NodeConfig, base: Path) -> NodeConfig:
             "state_dir": absolute(config.state_dir),
             "engines_dir": absolute(config.engines_dir),
             "model_roots": tuple(absolute(root) for root in config.model_roots),
+            "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
             "source": source,
             "webhook": config.webhook.model_copy(update={"secret_file": absolute(config.webhook.secret_file)}),
         }

@@ -1,9 +1,9 @@
 """The composition root: `skulk node run`. The only place that knows every adapter.
 
-Life: node.toml → state lock → port → stock of runners → last accepted commit → loops → planes. SIGTERM and SIGINT:
-close the gateway, let client streams end (30 s), end the rest with an error event, leave the runners running, say
-goodbye to the other nodes. SIGUSR1 (what `skulk node stop` sends): the same, but drain and stop the runners first.
-SIGHUP: look at the source now, and read again which engines node.toml wants.
+Life: node.toml and skulk.env → state lock → port → stock of runners → last accepted commit → loops → planes. SIGTERM
+and SIGINT: close the gateway, let client streams end (30 s), end the rest with an error event, leave the runners
+running, say goodbye to the other nodes. SIGUSR1 (what `skulk node stop` sends): the same, but drain and stop the
+runners first. SIGHUP: look at the source now, and read again which engines node.toml wants.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from skulk.core.reconcile import limits
 from skulk.core.reconcile.acceptance import SourcePolicy
 from skulk.gateway import GatewaySettings, create_app
 from skulk.node.clock import SystemClock
-from skulk.node.config import NodeConfig, load_config
+from skulk.node.config import NodeConfig, load_config, read_environment
 from skulk.node.coordination import Coordination
 from skulk.node.exchange import CommitExchange
 from skulk.node.host import Host, reset_elsewhere
@@ -77,10 +77,14 @@ def main(config_path: Path) -> int:
 
     Raises InvalidInput for a bad node.toml, Terminal for a taken port or state directory.
     """
-    config = load_config(config_path)
-    configure(config.name, config.log_level or "info")
+    own = dict(os.environ)
+    config = load_config(config_path, own)
+    # For what is no key of node.toml: the webhook secret, deadlines of runners, a proxy of git.
+    os.environ.update(read_environment(config_path) | own)
+    configure(config.name, config.log_level or "info", config.log)
     with _held(config):
-        asyncio.run(Daemon(config, lambda: load_config(config_path)).run())
+        # With what the service manager gave: a line that has changed in skulk.env must not lose to its old self.
+        asyncio.run(Daemon(config, lambda: load_config(config_path, own)).run())
     if config.planes.listen:
         # The messaging library's threads outlive its session, and now and then abort an interpreter that winds down.
         sys.stdout.flush()
@@ -412,7 +416,7 @@ class Daemon:
             wanted = self._config.log_level or (fleet.log_level if fleet else level)
             if wanted != level:
                 level = wanted
-                configure(self._config.name, level)
+                configure(self._config.name, level, self._config.log)
                 _log.info("log_level_changed", to=level)
 
 

@@ -1,4 +1,4 @@
-"""Logs: for people on a terminal's stderr, JSON lines on stdout under a service.
+"""Logs: for people on a terminal's stderr, JSON lines on stdout under a service, or in a file that node.toml names.
 
 Keys are fixed: ts level event node component request_id model placement commit exception, and what an event adds.
 `SKULK_LOGGING_EXTERNAL=1` forces JSON.
@@ -10,14 +10,22 @@ import logging
 import os
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from functools import cache
+from typing import Any, TextIO, cast
 
 import structlog
 
+from skulk.node.config import LogTable
+from skulk.node.log_file import LogFile
 
-def configure(node: str, level: str) -> None:
-    """Set up structlog for this process. Call once, before the first log line."""
-    external = os.environ.get("SKULK_LOGGING_EXTERNAL") == "1" or not sys.stderr.isatty()
+
+def configure(node: str, level: str, table: LogTable | None = None) -> None:
+    """Set up structlog for this process, before the first log line and again whenever the level changes.
+
+    With `table` lines go to the file that it names, if it names one.
+    """
+    file = _log_file(table) if table is not None else None
+    external = os.environ.get("SKULK_LOGGING_EXTERNAL") == "1" or not sys.stderr.isatty() or file is not None
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -28,7 +36,7 @@ def configure(node: str, level: str) -> None:
         # Without local variables: they hold prompts and keys.
         frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         shared += [structlog.processors.ExceptionRenderer(frames), structlog.processors.JSONRenderer(default=str)]
-        factory = structlog.PrintLoggerFactory(sys.stdout)
+        factory = structlog.PrintLoggerFactory(sys.stdout if file is None else file)
     else:
         plain = structlog.dev.plain_traceback
         shared += [structlog.dev.ConsoleRenderer(timestamp_key="ts", exception_formatter=plain)]
@@ -39,6 +47,15 @@ def configure(node: str, level: str) -> None:
         logger_factory=factory,
         cache_logger_on_first_use=False,
     )
+
+
+@cache
+def _log_file(table: LogTable) -> TextIO | None:
+    """One per process, however often the level changes: two would rotate each other's file away."""
+    if table.file is None:
+        return None
+    # A stream as far as loggers use one.
+    return cast(TextIO, LogFile(table.file, table.max_bytes, table.keep))
 
 
 def _with_node(node: str) -> structlog.typing.Processor:

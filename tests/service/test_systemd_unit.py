@@ -21,7 +21,6 @@ SERVICE = Service(
     reads=("/srv/models",),
     user="daemon",
     groups=("video",),
-    environment_file="/etc/skulk/skulk.env",
 )
 # systemd-analyze's own scale: 0 is closed, 10 is open. Without any hardening a service has 9.6.
 EXPOSURE_TENTHS_MAX = 20
@@ -90,10 +89,28 @@ def test_homes_are_closed_unless_something_of_the_node_is_in_one(config: str, ho
 def test_no_path_adds_a_line_to_the_unit(tail: str):
     lines = len(systemd_unit(SERVICE).splitlines())
     try:
-        text = systemd_unit(Service("n", "/bin/true", f"/etc/{tail}", SERVICE.writes, (), "daemon", ("video",), "/e"))
+        text = systemd_unit(Service("n", "/bin/true", f"/etc/{tail}", SERVICE.writes, (), "daemon", ("video",)))
     except ValueError:
         return
     assert len(re.split(r"\n", text.rstrip("\n"))) == lines
+
+
+def test_the_places_of_a_node_that_the_bootstrap_made_are_open_and_homes_are_closed():
+    made = Service(
+        name="tower",
+        program="/opt/skulk/current/bin/skulk",
+        config="/etc/skulk/node.toml",
+        writes=("/var/lib/skulk", "/var/lib/skulk/engines"),
+        reads=("/var/lib/skulk/models", "/etc/skulk/secrets/webhook"),
+    )
+    text = systemd_unit(made)
+    assert values(text, "ExecStart") == ["/opt/skulk/current/bin/skulk node run --config /etc/skulk/node.toml"]
+    assert values(text, "ReadWritePaths") == ["/var/lib/skulk /var/lib/skulk/engines"]
+    assert values(text, "ProtectHome") == ["yes"]
+
+
+def test_the_daemon_reads_skulk_env_itself_so_that_one_parser_decides():
+    assert values(systemd_unit(SERVICE), "EnvironmentFile") == []
 
 
 @pytest.mark.parametrize("path", ["relative/node.toml", "/etc/two\nlines", "/etc/nul\0"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import pwd
 import re
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +21,16 @@ STOP_EXAMPLES = ("skulk node stop --config node.toml",)
 SERVICE_EXAMPLES = (
     "skulk node service --config /etc/skulk/node.toml > skulk-node.service",
     "skulk node service --config /etc/skulk/node.toml --user skulk --group render --group video",
+    "skulk node service --format launchd --user me --log-dir /usr/local/var/log/skulk > dev.skulk.node.plist",
 )
 PROBE_EXAMPLES = ("skulk node probe", "skulk node probe --name mac-1 --ordinal 3 > fleet/nodes/mac-1.yaml")
+
+
+class ServiceManagerName(StrEnum):
+    """Who starts daemons on a machine."""
+
+    SYSTEMD = "systemd"
+    LAUNCHD = "launchd"
 
 
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -57,36 +67,73 @@ def probe(
 
 def service(
     config: ConfigOption = DEFAULT_CONFIG,
+    form: Annotated[
+        ServiceManagerName | None,
+        typer.Option("--format", show_default="this machine's", help="Service manager: systemd or launchd."),
+    ] = None,
     user: Annotated[str, typer.Option("--user", help="Whom the daemon runs as.")] = "skulk",
     group: Annotated[
-        list[str] | None, typer.Option("--group", show_default=False, help="Further group, such as an accelerator's.")
+        list[str] | None,
+        typer.Option("--group", show_default=False, help="Further group, such as an accelerator's; systemd only."),
     ] = None,
     program: Annotated[
         Path | None, typer.Option("--program", show_default="this one", help="The installed skulk.")
     ] = None,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-dir", show_default="/usr/local/var/log/skulk", help="For what goes to stderr; launchd only."
+        ),
+    ] = None,
 ) -> None:
-    """Print the systemd unit of this node: hardened, with a watchdog, and leaving runners to the next daemon."""
-    from skulk.core.service import Service, systemd_unit
+    """Print the service of this node, a systemd unit or a launchd plist; it leaves runners to the next daemon."""
+    from skulk.core.service import Service, launchd_plist, systemd_unit
     from skulk.node.config import load_config
 
     found = load_config(config)
+    chosen = form or _this_machines()
     source, planes = found.source, found.planes
     reads = (*found.model_roots, source.allowed_signers, source.gpg_home, source.directory)
     reads += (planes.ca, planes.certificate, planes.key, found.webhook.secret_file)
+    # Rotating renames files, so that the log's whole directory is written.
+    writes = (found.state_dir, found.engines_path, *((found.log.file.parent,) if found.log.file else ()))
     made = Service(
         name=found.name,
         program=str((program or Path(sys.argv[0])).absolute()),
         config=str(config.absolute()),
-        writes=(str(found.state_dir), str(found.engines_path)),
+        writes=tuple(str(path) for path in writes),
         reads=tuple(str(path) for path in reads if path is not None),
-        user=_account(user, "--user"),
-        groups=tuple(_account(name, "--group") for name in group or ()),
-        environment_file=str(config.absolute().with_name("skulk.env")),
+        user=_account(user, "--user", chosen),
+        groups=tuple(_account(name, "--group", chosen) for name in group or ()),
+        home=_home(user),
+        log_dir=str(log_dir.absolute()) if log_dir is not None else None,
     )
-    print(systemd_unit(made), end="")
+    if chosen is ServiceManagerName.LAUNCHD and made.groups:
+        raise InvalidInput(CLI_USAGE, "--group has no effect with launchd", fix="leave it out")
+    if chosen is ServiceManagerName.SYSTEMD and made.log_dir:
+        raise InvalidInput(CLI_USAGE, "--log-dir has no effect with systemd", fix="leave it out: the journal has it")
+    try:
+        text = launchd_plist(made) if chosen is ServiceManagerName.LAUNCHD else systemd_unit(made)
+    except ValueError as error:
+        raise InvalidInput(CLI_USAGE, str(error), fix="rename the file or directory") from None
+    print(text, end="")
 
 
-def _account(name: str, option: str) -> str:
-    if re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", name) is None:
+def _this_machines() -> ServiceManagerName:
+    return ServiceManagerName.LAUNCHD if sys.platform == "darwin" else ServiceManagerName.SYSTEMD
+
+
+def _home(user: str) -> str | None:
+    """Where the account lives on this machine; None when it is not there (yet)."""
+    try:
+        return pwd.getpwnam(user).pw_dir
+    except KeyError:
+        return None
+
+
+def _account(name: str, option: str, manager: ServiceManagerName) -> str:
+    # Login names of macOS may have capitals and dots, which systemd refuses.
+    form = r"[a-z_][a-z0-9_-]{0,30}" if manager is ServiceManagerName.SYSTEMD else r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
+    if re.fullmatch(form, name) is None:
         raise InvalidInput(CLI_USAGE, f'{option} "{name}" is no name of an account', fix="name an existing one")
     return name

@@ -1,53 +1,33 @@
-"""The service definition of a node for systemd, as text. Pure; writes no file and starts nothing.
+"""The systemd unit of a node.
 
-Runners outlive the daemon and are adopted by the next one, so only the daemon's own process is ended
-(`KillMode=process`). Everything that neither the daemon nor an engine needs is taken away; what stays open says why.
+Only the daemon's own process is ended (`KillMode=process`). Everything that neither the daemon nor an engine needs is
+taken away; what stays open says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-# Fetching and unpacking happen after READY, so a start takes a second; a disk that wakes up takes longer.
-START_SECONDS_MAX = 180
-# Client streams may go on for 30 s, the gateway, the planes and what was begun need some more.
-STOP_SECONDS_MAX = 60
+from skulk.core.service.model import (
+    OPEN_FILES_MAX,
+    RESTART_SECONDS,
+    START_SECONDS_MAX,
+    STOP_SECONDS_MAX,
+    Service,
+    check_paths,
+)
+
 # The event loop says that it turns twice in this time; engines compute in other processes, so it always can.
 WATCHDOG_SECONDS = 60
-# A daemon that fails is started again, but not for ever: after that somebody has to look.
-RESTART_SECONDS = 5
+# A daemon that fails is not started again for ever: after that somebody has to look.
 RESTARTS_MAX = 10
 RESTARTS_WITHIN_SECONDS = 300
 _HOMES = ("/home", "/root", "/run/user")
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What a service definition is made from. All paths are absolute."""
-
-    name: str
-    """Of the node, for people."""
-    program: str
-    """The installed `skulk`."""
-    config: str
-    """node.toml."""
-    writes: tuple[str, ...]
-    """State directory and engines directory."""
-    reads: tuple[str, ...] = ()
-    """Model roots, certificates, signers: where they may be below a home directory."""
-    user: str = "skulk"
-    groups: tuple[str, ...] = ()
-    """Further groups: those that own the devices of an accelerator."""
-    environment_file: str | None = None
-    """A file of `SKULK_…=value` lines that may be missing."""
-
-
 def systemd_unit(service: Service) -> str:
     """A unit file. Raises ValueError for a path that is not absolute or holds a line break."""
-    for path in (service.program, service.config, *service.writes, *service.reads):
-        if not path.startswith("/") or any(c in path for c in "\n\r\0"):
-            raise ValueError(f"{path!r} is not an absolute path")
+    check_paths(service.program, service.config, *service.writes, *service.reads)
     sections = {"Unit": _unit(service), "Service": _service(service), "Install": ["WantedBy=multi-user.target"]}
     return "\n\n".join("\n".join((f"[{name}]", *lines)) for name, lines in sections.items()) + "\n"
 
@@ -71,8 +51,6 @@ def _service(service: Service) -> list[str]:
     ]
     if service.groups:
         lines.append(f"SupplementaryGroups={' '.join(service.groups)}")
-    if service.environment_file is not None:
-        lines.append(f"EnvironmentFile=-{_text(service.environment_file)}")
     lines += [
         f"WatchdogSec={WATCHDOG_SECONDS}",
         f"TimeoutStartSec={START_SECONDS_MAX}",
@@ -82,7 +60,7 @@ def _service(service: Service) -> list[str]:
         "# Runners live on; the next daemon adopts them. One that runs out of memory takes nothing else with it.",
         "KillMode=process",
         "OOMPolicy=continue",
-        "LimitNOFILE=65536",
+        f"LimitNOFILE={OPEN_FILES_MAX}",
         "# Model weights are locked into memory by some engines.",
         "LimitMEMLOCK=infinity",
         *_hardening(service),
