@@ -87,13 +87,27 @@ class Probe:
     """TCP ports that somebody listens on."""
     service: str
     """Of the node on this machine: `active`, `inactive` or `absent`."""
+    family: str
+    """Of the distribution, as its package manager goes: `debian`, `fedora`, …"""
+    group: str
+    """The primary group of `user`."""
     dpkg: str
+    brew: str
     node_name: str
     """In the node.toml that is there already."""
     certificate: str
     """The node's certificate in PEM, from an earlier run."""
+    request: str
+    """Its request for one, in PEM."""
+    ssh_host_key: str
+    uv: str
+    """The version of the uv that an earlier run installed."""
+    releases: tuple[str, ...]
+    """Releases that are installed whole."""
     unfinished: tuple[str, ...]
     """Releases whose installation did not come to its end."""
+    current: str
+    previous: str
 
     @property
     def os(self) -> str | None:
@@ -127,7 +141,8 @@ def read_probe(text: str) -> Probe:
         libc_version=_version(libc_version),
         systemd=int(one("systemd")) if one("systemd").isdecimal() else None,
         pythons=tuple(_python(value) for value in found.get("python", ()) if " " in value),
-        user=one("user"),
+        # The probe runs twice; first as whoever logs in.
+        user=found.get("user", [""])[0],
         privileged=one("root") == "yes",
         refusal=one("refusal"),
         epoch=int(one("epoch")),
@@ -136,10 +151,19 @@ def read_probe(text: str) -> Probe:
         state_dir=one("state_dir"),
         listening=frozenset(int(port) for port in found.get("listen", ()) if port.isdecimal()),
         service=one("service") or "absent",
+        family=one("family"),
+        group=found.get("group", [""])[0],
         dpkg=one("dpkg"),
+        brew=one("brew"),
         node_name=one("node_name"),
         certificate=one("certificate").replace("|", "\n"),
+        request=one("request").replace("|", "\n"),
+        ssh_host_key=" ".join(one("ssh_host_key").split()[:2]),
+        uv=one("uv"),
+        releases=tuple(found.get("release", ())),
         unfinished=tuple(found.get("unfinished", ())),
+        current=one("current"),
+        previous=one("previous"),
     )
 
 

@@ -22,7 +22,7 @@ from skulk.adapters.certificates.authority import (
     valid_until,
 )
 from skulk.adapters.certificates.files import read_passphrase, write_new, write_public
-from skulk.adapters.certificates.requests import Request, make_key_and_request, read_request
+from skulk.adapters.certificates.requests import Request, make_key_and_request, read_request, request_in
 
 __all__ = [
     "AUTHORITY_DAYS",
@@ -40,6 +40,7 @@ __all__ = [
     "read_passphrase",
     "read_request",
     "renewal_reason",
+    "request_in",
     "sign",
     "valid_until",
     "write_new",

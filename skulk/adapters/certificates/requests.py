@@ -51,8 +51,13 @@ def make_key_and_request(node: NodeName, key: Path, request: Path) -> bool:
 def read_request(path: Path) -> Request:
     """The request in a PEM file. Raises InvalidInput CRT_FILE when there is none, Refused CRT_REQUEST when it is not
     signed by its own key, the key is not Ed25519, or it does not name exactly one node."""
+    return request_in(read_public(path), str(path))
+
+
+def request_in(pem: bytes, path: str) -> Request:
+    """The request in a text; `path` is what it is called. Raises as `read_request`."""
     try:
-        request = x509.load_pem_x509_csr(read_public(path))
+        request = x509.load_pem_x509_csr(pem)
         names = [str(entry.value) for entry in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     except ValueError as error:
         raise InvalidInput(CRT_FILE, f"{path} is no certificate request in PEM") from error

@@ -36,6 +36,7 @@ from skulk.core.wire.planes_roster import host_and_port, public_key_text
 
 if TYPE_CHECKING:
     from skulk.adapters.certificates import Authority, Request
+    from skulk.core.preflight import Probe
 
 ADD_EXAMPLES = ("skulk node add mac-2 --address 10.0.0.12", "skulk node add box-1 --platform linux/x86_64")
 KEY_EXAMPLES = ("skulk node key --config node.toml", "skulk node key --name mac-2 --out /etc/skulk")
@@ -180,7 +181,7 @@ def sign(
     if ssh_host_key is not None:
         fields.append((("spec", "sshHostKey"), " ".join(ssh_host_key.split()[:2])))
     change = checkout.edit(f"Node/{node.name}", fields)
-    directory = _authority_dir(ca, checkout, path)
+    directory = authority_dir(ca, checkout, path)
     hosts = [] if node.address is None else [host_and_port(node.address)[0]]
     now = datetime.datetime.now(datetime.UTC)
     reason = _why_signed(directory, current, request, hosts, now)
@@ -258,7 +259,7 @@ def authority(
     from skulk.adapters.certificates import authority_certificate, authority_files
 
     checkout = changes.read_checkout(path)
-    directory = _authority_dir(ca, checkout, path)
+    directory = authority_dir(ca, checkout, path)
     certificate_file, key_file = authority_files(directory)
     made = False
     if not certificate_file.exists() and new:
@@ -279,7 +280,28 @@ def authority(
     print(f"{'changed  ' if made else 'there    '}  {certificate_file}, until {ends:%Y-%m-%d}; its key: {key_file}")
 
 
-def _authority_dir(ca: Path | None, checkout: changes.Checkout, path: Path) -> Path:
+def is_enrolled(checkout: changes.Checkout, name: NodeName, probe: Probe, directory: Path) -> bool:
+    """Whether nothing is left to do for the node's enrolment: certificate, and manifest, are as they would be made."""
+    from skulk.adapters.certificates import authority_certificate, renewal_reason, request_in
+
+    node = checkout.fleet.nodes[name]
+    if not probe.request or not probe.certificate:
+        return False
+    hosts = [] if node.address is None else [host_and_port(node.address)[0]]
+    try:
+        request = request_in(probe.request.encode(), f"the request of {name}")
+        trusted = authority_certificate(directory)
+    except (InvalidInput, Refused):
+        return False
+    return (
+        request.node == name
+        and not renewal_reason(trusted, probe.certificate.encode(), request, hosts, datetime.datetime.now(datetime.UTC))
+        and node.public_key == public_key_text(request.public_key)
+        and (not probe.ssh_host_key or getattr(node, "ssh_host_key", None) == probe.ssh_host_key)
+    )
+
+
+def authority_dir(ca: Path | None, checkout: changes.Checkout, path: Path) -> Path:
     directory = ca if ca is not None else _default_ca(checkout.fleet.namespace)
     if changes.is_inside(directory, path):
         message = f"{directory} lies inside the checkout: a commit would publish the authority's key"

@@ -18,6 +18,7 @@ import typer
 from skulk.cli.changes import read_checkout
 from skulk.cli.options import DEFAULT_CONFIG, ConfigOption, Report
 from skulk.cli.printing import to_json
+from skulk.cli.verbs.enrol import CaOption, authority_dir, is_enrolled
 from skulk.cli.verbs.states import PathOption
 from skulk.core.domain.ids import NodeName
 from skulk.core.errors import CLI_USAGE, REL_MACHINE, REL_PROBE, REL_VERSION, InvalidInput, Refused, Terminal
@@ -80,6 +81,7 @@ def preflight(
     path: PathOption = Path(),
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Of the gateway.")] = 52415,
     planes_port: Annotated[int, typer.Option("--planes-port", min=1, max=65535, help="Of the planes.")] = 52416,
+    ca: CaOption = None,
     managed_python: Annotated[
         bool, typer.Option("--managed-python", help="uv may download a Python where none fits.")
     ] = False,
@@ -92,7 +94,8 @@ def preflight(
     from skulk.adapters.certificates import common_name
     from skulk.core.preflight import Level, Plan, judge, read_probe, report
 
-    fleet = read_checkout(path).fleet
+    checkout = read_checkout(path)
+    fleet = checkout.fleet
     if name not in fleet.nodes:
         known = ", ".join(sorted(fleet.nodes)) or "none"
         raise InvalidInput(CLI_USAGE, f"no Node manifest has the name {name!r}", fix=f"declared are: {known}")
@@ -111,7 +114,8 @@ def preflight(
     refused = any(finding.level is Level.PROBLEM for finding in findings)
     if output is Report.JSON:
         listed = [asdict(finding) for finding in findings]
-        print(to_json({"ok": not refused, "findings": listed, "facts": _facts(found)}))
+        enrolled = is_enrolled(checkout, NodeName(name), found, authority_dir(ca, checkout, path))
+        print(to_json({"ok": not refused, "findings": listed, "facts": _facts(found) | {"enrolled": enrolled}}))
     elif findings:
         print(report(NodeName(name), findings))
     if refused:
@@ -124,9 +128,20 @@ def _facts(found: Probe) -> dict[str, object]:
         "os": found.os,
         "arch": found.machine,
         "distribution": found.distribution,
+        "family": found.family,
         "python": found.python.path if found.python is not None else "",
         "user": found.user,
+        "group": found.group,
+        "brew": found.brew,
+        "uv": found.uv,
+        "releases": list(found.releases),
         "unfinished": list(found.unfinished),
+        "current": found.current,
+        "previous": found.previous,
+        "service": found.service,
+        "request": found.request,
+        "certificate": found.certificate,
+        "sshHostKey": found.ssh_host_key,
     }
 
 

@@ -9,6 +9,7 @@ say system "$system"
 say machine "$(uname -m)"
 say epoch "$(date +%s)"
 say user "$(id -un)"
+say group "$(id -gn)"
 if [ "$system" = Darwin ]; then
   [ -n "$config_dir" ] || config_dir='/Library/Application Support/Skulk'
   [ -n "$state_dir" ] || state_dir='/Library/Application Support/Skulk/state'
@@ -20,6 +21,7 @@ else
   [ -n "$config_dir" ] || config_dir=/etc/skulk
   [ -n "$state_dir" ] || state_dir=/var/lib/skulk
   say distribution "$(. /etc/os-release 2>/dev/null && echo "$ID $VERSION_ID")"
+  say family "$(. /etc/os-release 2>/dev/null && echo "${ID_LIKE:-$ID}")"
   if libc=$(getconf GNU_LIBC_VERSION 2>/dev/null); then say libc "$libc"
   elif ldd --version 2>&1 | grep -qi musl; then say libc musl; fi
   if [ -d /run/systemd/system ]; then say systemd "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"; fi
@@ -28,6 +30,7 @@ else
   else say service absent; fi
   if [ -n "$(ls /var/lib/dpkg/updates 2>/dev/null)" ]; then say dpkg interrupted; fi
 fi
+if [ -x /opt/homebrew/bin/brew ]; then say brew /opt/homebrew/bin/brew; fi
 for python in python3 python3.14 python3.13 python3.12 python3.11; do
   found=$("$python" -c 'import sys; print("%d.%d.%d %s" % (sys.version_info[:3] + (sys.executable,)))' 2>/dev/null) || continue
   say python "$found"
@@ -54,14 +57,21 @@ if [ "$(id -u)" = 0 ]; then
   if [ -r "$config_dir/node.toml" ]; then
     say node_name "$(sed -n 's/^name *= *"\(.*\)"$/\1/p' "$config_dir/node.toml" | head -n 1)"
   fi
-  for certificate in "$state_dir"/planes/*.pem; do
-    case $certificate in
-    */ca.pem | */\*.pem) ;;
-    *) say certificate "$(tr '\n' '|' <"$certificate")" ;;
+  for file in "$state_dir"/planes/*; do
+    case $file in
+    */ca.pem | */\*) ;;
+    *.pem) say certificate "$(tr '\n' '|' <"$file")" ;;
+    *.csr) say request "$(tr '\n' '|' <"$file")" ;;
     esac
   done
+  say ssh_host_key "$(cat /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null)"
   for release in "$program_dir"/releases/*/; do
-    if [ -d "$release" ] && [ ! -e "$release/release.json" ]; then say unfinished "$(basename "$release")"; fi
+    [ -d "$release" ] || continue
+    if [ -e "$release/release.json" ]; then say release "$(basename "$release")"
+    else say unfinished "$(basename "$release")"; fi
   done
+  say current "$(basename "$(readlink "$program_dir/current")" 2>/dev/null)"
+  say previous "$(basename "$(readlink "$program_dir/previous")" 2>/dev/null)"
+  say uv "$("$program_dir/uv/bin/uv" --version 2>/dev/null | sed 's/^uv \([^ ]*\).*/\1/')"
 fi
 exit 0
