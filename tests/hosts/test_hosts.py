@@ -29,8 +29,8 @@ def left_of(name: str) -> list[str]:
 
 
 def answers(host: Host, asking: Host) -> bool:
-    script = f"exec 3<>/dev/tcp/{host.ip}/22 && read -r -t 5 banner <&3 && [[ $banner == SSH-2.0* ]]"
-    return asking.run("timeout", "2", "bash", "-c", script, check=False).returncode == 0
+    script = f"exec 3<>/dev/tcp/{host.ip}/22 && read -r banner <&3 && [[ $banner == SSH-2.0* ]]"
+    return asking.run("timeout", "1", "bash", "-c", script, check=False).returncode == 0
 
 
 # --- a host -------------------------------------------------------------------------------------------------
