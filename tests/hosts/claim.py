@@ -48,12 +48,12 @@ class Claim:
         with _locked():
             clear_dead()
             _keep_forwarding_setting()
-            self.number = _take_bridge()
+            self.number = _free_number()
             self.name = f"skhosts{self.number}"
             self.net = f"10.77.{self.number}"
             self.state = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
-            record = {"pid": os.getpid(), "started": _started(os.getpid()), "state": str(self.state)}
-            (_REGISTRY / f"{self.number}.json").write_text(json.dumps(record), "utf-8")
+            record: dict[str, object] = {"pid": os.getpid(), "started": _started(os.getpid()), "state": str(self.state)}
+            _write_record(self.number, record)
             try:
                 self._open()
             except BaseException:
@@ -62,6 +62,9 @@ class Claim:
                 raise
 
     def _open(self) -> None:
+        # An address of its own: otherwise it borrows one of its ports', and changes it as hosts come and go.
+        address = hardware_address(self.number, 1)
+        run("ip", "link", "add", self.name, "address", address, "type", "bridge")
         run("ip", "address", "add", f"{self.net}.1/24", "dev", self.name)
         run("ip", "link", "set", self.name, "up")
         rule = f'ip saddr {self.net}.0/24 oifname != "{self.name}" masquerade'
@@ -129,17 +132,22 @@ def _started(pid: int) -> str:
     return ""
 
 
-def _take_bridge() -> int:
-    """The first number whose bridge and subnet are free; the bridge is made, which is what nobody can do twice."""
-    used = run("ip", "-o", "-4", "address", "show") + run("ip", "-4", "route", "show", "table", "all")
+def _write_record(number: int, record: dict[str, object]) -> None:
+    """Whole or not at all: half a record would stop every session that comes after."""
+    new = _REGISTRY / f"{number}.new"
+    new.write_text(json.dumps(record), "utf-8")
+    new.rename(new.with_suffix(".json"))
+
+
+def _free_number() -> int:
+    """The first number that no other session, link, address or route of this machine uses."""
+    listed = (("link", "show"), ("-4", "address", "show"), ("-4", "route", "show", "table", "all"))
+    used = "".join(run("ip", "-o", *what) for what in listed)
     for number in _NUMBERS:
-        if f"10.77.{number}." in used or (_REGISTRY / f"{number}.json").exists():
-            continue
-        with suppress(RuntimeError):
-            # An address of its own: otherwise it borrows one of its ports', and changes it as hosts come and go.
-            run("ip", "link", "add", f"skhosts{number}", "address", hardware_address(number, 1), "type", "bridge")
+        taken = f"10.77.{number}." in used or f" skhosts{number}:" in used
+        if not taken and not (_REGISTRY / f"{number}.json").exists():
             return number
-    raise RuntimeError("no free subnet in 10.77.0.0/16, or no bridge can be made here")
+    raise RuntimeError("no subnet of 10.77.0.0/16 is free")
 
 
 def _clear(number: int) -> None:

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 SUITES = ("bookworm", "trixie")
@@ -51,7 +52,9 @@ _FILES = {
     "etc/sudoers.d/ops": (0o440, "ops ALL=(ALL) NOPASSWD:ALL\n"),
     # Both bring trust anchors of their own otherwise, and would not know those of this machine.
     "etc/pip.conf": (0o644, f"[global]\ncert = {_BUNDLE}\n"),
-    "etc/uv/uv.toml": (0o644, "native-tls = true\n"),
+    "etc/uv/uv.toml": (0o644, "system-certs = true\n"),
+    # Translated descriptions are two fifths of what `apt-get update` would fetch.
+    "etc/apt/apt.conf.d/testhosts": (0o644, 'Acquire::Languages "none";\n'),
     # systemd writes a new one at each host's first boot.
     "etc/machine-id": (0o444, ""),
     "etc/fstab": (0o644, ""),
@@ -63,8 +66,8 @@ _LONG_AGO = 1577836800.0
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", re.DOTALL)
 
 
-def base(suite: str, cache: Path) -> Path:
-    """The root file system of a suite: found in `cache`, or built there now (a minute, and a package mirror)."""
+def base(suite: str, bases: Path) -> Path:
+    """The root file system of a suite: found in `bases`, or built there now (a minute, and a package mirror)."""
     mirror = _mirror()
     recipe = {
         "packages": _PACKAGES,
@@ -72,17 +75,17 @@ def base(suite: str, cache: Path) -> Path:
         "files": _FILES,
         "mirror": mirror,
         "certificates": _certificates(Path(_BUNDLE)),
-        "steps": [inspect.getsource(step) for step in (_build, _trust_what_this_machine_trusts)],
+        "steps": _STEPS,
     }
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    place = cache / f"rootfs-{suite}-{digest}"
+    place = bases / f"rootfs-{suite}-{digest}"
     if place.is_dir():
         return place
-    with _locked(cache / f"rootfs-{suite}.lock") as lock:
+    with _locked(bases / f"rootfs-{suite}.lock") as lock:
         if not place.is_dir():
-            for partial in cache.glob(f"rootfs-{suite}-*.partial-*"):
+            for partial in bases.glob(f"rootfs-{suite}-*.partial-*"):
                 remove_tree(partial)
-            building = Path(tempfile.mkdtemp(prefix=f"{place.name}.partial-", dir=cache))
+            building = Path(tempfile.mkdtemp(prefix=f"{place.name}.partial-", dir=bases))
             try:
                 _build(suite, building, mirror, lock)
                 building.rename(place)
@@ -108,6 +111,7 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(lock)
 
 
+@cache
 def _mirror() -> str:
     """The package mirror that this machine uses, or Debian's own."""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
@@ -169,3 +173,7 @@ def missing_programs() -> list[str]:
     needed = {"mmdebstrap": "mmdebstrap", "nft": "nftables", "ip": "iproute2", "nsenter": "util-linux"}
     needed |= {"ssh": "openssh-client", "ssh-keygen": "openssh-client", "tar": "tar"}
     return sorted({package for program, package in needed.items() if not shutil.which(program)})
+
+
+# A changed step changes the recipe. Read at import, when the file is still what runs.
+_STEPS = [inspect.getsource(step) for step in (_build, _trust_what_this_machine_trusts)]
