@@ -72,7 +72,6 @@ ASKS: dict[str, str] = {
     "fleet.spec.version": '"1.0"',
     "fleet.spec.requests": "session",
     "fleet.spec.tracing.enabled": "true",
-    "node.spec.sshHostKey": "abc",
     "deployment.spec.placement.minNodes": "2",
     "deployment.spec.placement.maxNodes": "2",
     "deployment.spec.placement.sharding": "tensor",

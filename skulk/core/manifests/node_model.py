@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from skulk.core.manifests.fields import Address, Backends, Labels, Manifest, PublicKey, Quantity, Text
+from skulk.core.manifests.fields import Address, Backends, Labels, Manifest, PublicKey, Quantity, SshHostKey, Text
 from skulk.core.manifests.metadata import Envelope
 
 # Ordinals only ever grow; this is far beyond a lifetime of replaced machines.
@@ -72,7 +72,10 @@ class NodeSpec(Manifest):
         default=None,
         description="Key that signs what the node publishes (ed25519:BASE64); `skulk node sign` writes it.",
     )
-    ssh_host_key: Text | None = Field(default=None, description="SSH host key, for the bootstrap.")
+    ssh_host_key: SshHostKey | None = Field(
+        default=None,
+        description="Public host key of the machine's sshd (ssh-ed25519 AAAA…); secrets are encrypted to it.",
+    )
     hardware: Hardware | None = Field(default=None, description="Totals for planning while the machine is not there.")
 
 
