@@ -56,6 +56,7 @@ _AREAS: Mapping[str, str] = {
     "ENG": "Engines",
     "PLN": "Planes",
     "CRT": "Certificates",
+    "SEC": "Secrets",
     "REQ": "Requests",
     "HOK": "Webhooks",
     "CLI": "Command line",
