@@ -69,14 +69,17 @@ def test_a_private_key_is_never_kept_in_the_checkout(bare: Ground) -> None:
 # --- edit and get -------------------------------------------------------------------------------------------
 
 
-def test_a_new_secret_is_for_the_operator_and_every_node(ground: Ground, editor: Editor) -> None:
+def test_a_new_secret_is_for_the_operator_and_every_node(
+    ground: Ground, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = editor(f'test ! -s "$1"; stat -c %a "$1" "$(dirname "$1")" > ../modes; printf %s {SECRET} > "$1"')
-    os.chdir(ground.root)
-    result = ground.skulk("edit", "webhook")
+    monkeypatch.chdir(ground.root)
+    result = ground.skulk("edit", "webhook", here=False)
     assert result.exit_code == 0, result.output
     sealed = ground.folder / "webhook.age"
     assert sealed.read_bytes().startswith(b"-----BEGIN AGE ENCRYPTED FILE-----\n")
     assert "operator ada, node box-1, node mac-1" in result.stdout
+    assert "  git add fleet/secrets/webhook.age\n" in result.stdout
     for name in NODES:
         assert opened(sealed, ground.hosts[name]) == SECRET.encode()
     with pytest.raises(pyrage.DecryptError):
@@ -250,7 +253,10 @@ def test_a_mistyped_key_of_an_operator_is_told_before_the_editor_opens(ground: G
     text = (ground.folder / "operators.txt").read_text()
     swapped = text.replace(text[10], "q" if text[10] != "q" else "p", 1)
     (ground.folder / "operators.txt").write_text(swapped)
-    editor("touch ../opened")
+    editor(f"touch {ground.root.parent}/opened")
+    found = ground.skulk("check")
+    assert found.exit_code == 1
+    assert "operator ada is mistyped" in found.stdout
     result = ground.skulk("edit", "webhook")
     assert result.exit_code == 2
     assert "operator ada" in result.stderr

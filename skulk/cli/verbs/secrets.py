@@ -16,6 +16,7 @@ import typer
 
 from skulk.cli import changes
 from skulk.cli.exits import ExitCode
+from skulk.cli.terminal import printable
 from skulk.cli.verbs.states import PathOption
 from skulk.core.errors import (
     CLI_USAGE,
@@ -155,17 +156,20 @@ def check(path: PathOption = Path()) -> None:
 
     Exit code 1 when there is a finding. Of age keys (age1…) only the number can be seen, not whose they are.
     """
-    from skulk.adapters.secrets import SecretsFolder
+    from skulk.adapters.secrets import SecretsFolder, seal
     from skulk.core.formats.age import read_header
     from skulk.core.recipients import compared
 
     folder = SecretsFolder(path)
     names = folder.names()
-    findings = [f"{folder.path / stranger}: is not encrypted, or no secret at all" for stranger in folder.strangers()]
+    findings = [
+        f"{printable(str(folder.path / name))}: is not encrypted, or no secret at all" for name in folder.strangers()
+    ]
     recipients: tuple[Recipient, ...] | None = None
     try:
-        if names:
+        if names or folder.operators_file.exists():
             recipients = _recipients(path, folder)
+            seal(b"", recipients)  # finds keys that are mistyped
     except InvalidInput as error:
         if error.code is not SEC_RECIPIENTS:
             raise
