@@ -43,6 +43,7 @@ def test_a_key_is_made_once_and_its_public_half_is_listed(bare: Ground) -> None:
     assert listed.startswith("age1")
     assert listed.endswith(" ada of team 1\n")
     assert "AGE-SECRET-KEY" not in first.output + listed
+    assert "add fleet/secrets/operators.txt\n" in first.stdout
     assert bare.skulk("key").exit_code == 0
     assert bare.age_key.read_text() == private
     assert (bare.folder / "operators.txt").read_text() == listed

@@ -160,6 +160,7 @@ def test_what_cannot_be_written_is_said(node: Node, tmp_path: Path) -> None:
     assert "no user" in node.install("--owner", "nobody-of-that-name").stderr
     missing = node.ground.skulk("install", str(tmp_path / "no"), "t", "--identity", str(node.key), here=False)
     assert "is no directory" in missing.stderr
+    assert "ssh-keygen -A" in node.install(key=tmp_path / "no").stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

@@ -92,10 +92,13 @@ def default_age_key() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "skulk" / "age.key"
 
 
-def load_identity(path: Path) -> list[Identity]:
-    """The private keys of a file. Raises InvalidInput SEC_IDENTITY saying what is wrong with it."""
+def load_identity(path: Path, maker: str = "skulk secrets key") -> list[Identity]:
+    """The private keys of a file; `maker` is the command that makes one.
+
+    Raises InvalidInput SEC_IDENTITY saying what is wrong with it.
+    """
     if not _may_exist(path):
-        fix = "`skulk secrets key` makes one; --identity names another"
+        fix = f"`{maker}` makes one; --identity names another"
         raise InvalidInput(SEC_IDENTITY, f"there is no identity {path}", fix=fix)
     data = read_bounded(path, _IDENTITY_BYTES_MAX, SEC_IDENTITY, follow=True)
     if path.stat().st_mode & stat.S_IRWXO:

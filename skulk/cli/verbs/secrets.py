@@ -93,6 +93,10 @@ def key(
     print(f"identity  {where} ({'was there' if there else 'made now'}; keep a copy in a safe place)")
     print(f"public    {public}")
     print(f"operators {folder.operators_file}: {'added' if added else 'is there already'}")
+    if added:
+        change = changes.Change(str(folder.operators_file.relative_to(path)), None, "")
+        for line in changes.git_lines(path, change, f"Add operator {said}".rstrip()):
+            print(f"  {line}")
     if added and folder.names():
         print("next: whoever can read the secrets that are there runs `skulk secrets rekey` with this list")
 
@@ -254,7 +258,8 @@ def install(
     from skulk.adapters.secrets import install as installed
     from skulk.adapters.secrets import load_identity
 
-    done = installed(source, target, load_identity(identity), owner=owner, only=names or (), dry_run=check_)
+    host = load_identity(identity, "ssh-keygen -A")
+    done = installed(source, target, host, owner=owner, only=names or (), dry_run=check_)
     for name in done.changed:
         print(f"changed {name}")
     for name in done.removed:
