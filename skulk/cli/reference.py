@@ -57,6 +57,7 @@ _AREAS: Mapping[str, str] = {
     "PLN": "Planes",
     "CRT": "Certificates",
     "REL": "Releases and machines",
+    "SEC": "Secrets",
     "REQ": "Requests",
     "HOK": "Webhooks",
     "CLI": "Command line",

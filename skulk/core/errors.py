@@ -257,6 +257,26 @@ REL_VERSION = code(
 REL_MACHINE = code("SK-REL-004", "the machine cannot be this node", "see the findings; nothing was changed")
 REL_PROBE = code("SK-REL-005", "the machine did not answer the probe", "try `ssh HOST true`, then run it again")
 
+# --- secrets ------------------------------------------------------------------------------------------------
+SEC_FILE = code(
+    "SK-SEC-001", "an encrypted secret cannot be used", "restore the file from git, or remove it and set it anew"
+)
+SEC_IDENTITY = code(
+    "SK-SEC-002", "an identity (a private key) cannot be used", "name another with --identity; docs/guides/secrets.md"
+)
+SEC_NOT_FOR = code(
+    "SK-SEC-003",
+    "a secret is not encrypted to this identity",
+    "`skulk secrets rekey` in the checkout of somebody who can read it, then commit and push",
+)
+SEC_RECIPIENTS = code(
+    "SK-SEC-004",
+    "the recipients of secrets cannot be used",
+    "correct fleet/secrets/operators.txt; `skulk secrets key` adds your key",
+)
+SEC_EDITOR = code("SK-SEC-005", "the editor failed, and nothing was changed", "set VISUAL or EDITOR, or use --from")
+SEC_INSTALL = code("SK-SEC-006", "a secret cannot be installed", "run it as root; check owner and target directory")
+
 # --- requests -----------------------------------------------------------------------------------------------
 REQ_INVALID = code("SK-REQ-001", "the request is invalid", "correct the named field")
 REQ_UNSUPPORTED = code(

@@ -17,6 +17,7 @@ from skulk.core.ports import FileKind, TreeFile
 
 HERE = Path(__file__).parent / "corpus"
 A, B = "a" * 64, "b" * 64
+HOST_KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
 KEY = f'"ed25519:{"A" * 43}="'
 
 PATHS = {
@@ -242,6 +243,7 @@ def fleet_cases() -> list[Case]:
     two = NODE_HEAD + "  ordinal: 2\n"
     two_at = _node(two + "  address: host.lan:52416\n")
     two_signed = _node(f"{two}  publicKey: {KEY}\n")
+    two_hosted = _node(f'{two}  sshHostKey: "{HOST_KEY} root@two"\n')
     hub = edited("modelcard", "spec.source", "{hub: a/b}")
     long = edited("modelcard", "spec.contextLength", "100")
     capped = edited("modelcard", "spec.placement", "{maxContextTokens: 100}") + "  contextLength: 200\n"
@@ -262,6 +264,12 @@ def fleet_cases() -> list[Case]:
             "two nodes of one endpoint", "216", file(PATHS["node"], edited("node", "spec.address", "Host.lan")), two_at
         ),
         _case("two nodes of one key", "217", file(PATHS["node"], edited("node", "spec.publicKey", KEY)), two_signed),
+        _case(
+            "two nodes of one SSH host key",
+            "218",
+            file(PATHS["node"], edited("node", "spec.sshHostKey", f'"{HOST_KEY} root@one"')),
+            two_hosted,
+        ),
         _case("an unknown card", "206", file("fleet/deployments/z.yaml", _deployment("z", "fxo"))),
         _case(
             "an alias that is another card's name",

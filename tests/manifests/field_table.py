@@ -24,6 +24,7 @@ KEY = f'[{{name: bob, sha256: "{C}", scopes: [inference, admin]}}]'
 KEYS = (AccessKey("bob", C, (Scope.INFERENCE, Scope.ADMIN)),)
 FILES = f'[{{path: b.bin, bytes: 9, sha256: "{C}"}}]'
 PUBLIC = f"ed25519:{'c' * 43}="
+HOST_KEY = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
 NODE, DEPLOYMENT, CARD = "nodes/one", "deployments/chat", "cards/fox"
 
 LANDS: dict[str, tuple[str, str, object]] = {
@@ -52,6 +53,7 @@ LANDS: dict[str, tuple[str, str, object]] = {
     "node.spec.ssh.host": ("{host: mac.lan}", f"{NODE}/ssh/host", "mac.lan"),
     "node.spec.ssh.port": ("{port: 2222}", f"{NODE}/ssh/port", 2222),
     "node.spec.ssh.user": ("{user: ops}", f"{NODE}/ssh/user", "ops"),
+    "node.spec.sshHostKey": (f'"{HOST_KEY} root@one"', f"{NODE}/ssh_host_key", HOST_KEY),
     "node.spec.platform.os": ("macos", f"{NODE}/os", "macos"),
     "node.spec.platform.arch": ("arm64", f"{NODE}/arch", "arm64"),
     "node.spec.labels": ("{rack: r1}", f"{NODE}/labels", {"rack": "r1"}),

@@ -71,7 +71,6 @@ ASKS: dict[str, str] = {
     "fleet.spec.network.interfacePreference": "[en0]",
     "fleet.spec.requests": "session",
     "fleet.spec.tracing.enabled": "true",
-    "node.spec.sshHostKey": "abc",
     "deployment.spec.placement.minNodes": "2",
     "deployment.spec.placement.maxNodes": "2",
     "deployment.spec.placement.sharding": "tensor",

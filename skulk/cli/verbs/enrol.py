@@ -176,10 +176,11 @@ def sign(
     request = read_request(request_file)
     node = _declared(checkout, request.node, request_file)
     public = public_key_text(request.public_key)
-    _check_key(checkout, node, public, new_key)
+    host_key = None if ssh_host_key is None else " ".join(ssh_host_key.split()[:2])
+    _check_key(checkout, node, public, host_key, new_key)
     fields = [(("spec", "publicKey"), public)]
-    if ssh_host_key is not None:
-        fields.append((("spec", "sshHostKey"), " ".join(ssh_host_key.split()[:2])))
+    if host_key is not None:
+        fields.append((("spec", "sshHostKey"), host_key))
     change = checkout.edit(f"Node/{node.name}", fields)
     directory = authority_dir(ca, checkout, path)
     hosts = [] if node.address is None else [host_and_port(node.address)[0]]
@@ -297,7 +298,7 @@ def is_enrolled(checkout: changes.Checkout, name: NodeName, probe: Probe, direct
         request.node == name
         and not renewal_reason(trusted, probe.certificate.encode(), request, hosts, datetime.datetime.now(datetime.UTC))
         and node.public_key == public_key_text(request.public_key)
-        and (not probe.ssh_host_key or getattr(node, "ssh_host_key", None) == probe.ssh_host_key)
+        and (not probe.ssh_host_key or node.ssh_host_key == probe.ssh_host_key)
     )
 
 
@@ -319,11 +320,15 @@ def _declared(checkout: changes.Checkout, name: NodeName, request_file: Path) ->
     return node
 
 
-def _check_key(checkout: changes.Checkout, node: Node, public: str, new_key: bool) -> None:
+def _check_key(checkout: changes.Checkout, node: Node, public: str, ssh_host_key: str | None, new_key: bool) -> None:
     for other in checkout.fleet.nodes.values():
         if other.public_key == public and other.name != node.name:
             message = f"the key of this request is the key of node {other.name}"
             raise Refused(CRT_REQUEST, message, fix=f"make a key of its own on {node.name}: `skulk node key`")
+    if ssh_host_key and node.ssh_host_key not in (None, ssh_host_key) and not new_key:
+        place = checkout.fleet.places[f"Node/{node.name}"]
+        message = f"node {node.name} has another sshHostKey at {place} than the machine that answered"
+        raise Refused(CRT_REQUEST, message, fix="if the machine was installed anew and you know by whom: --new-key")
     if node.public_key is not None and node.public_key != public and not new_key:
         place = checkout.fleet.places[f"Node/{node.name}"]
         message = f"node {node.name} has another publicKey at {place} than this request"

@@ -144,6 +144,8 @@ class Node:
     public_key: str | None = None
     """`ed25519:BASE64`: what it says on the planes counts only under this key."""
     ssh: SshAccess = SshAccess()
+    ssh_host_key: str | None = None
+    """`ssh-ed25519 BASE64`, without comment: of its sshd, and what secrets are encrypted to."""
 
 
 class UpdateStrategy(StrEnum):

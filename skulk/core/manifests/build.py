@@ -36,6 +36,7 @@ from skulk.core.domain import (
     UpdateStrategy,
     VerifyMode,
 )
+from skulk.core.formats.ssh_key import without_comment
 from skulk.core.manifests.card_model import ModelCardManifest, ModelCardSpec
 from skulk.core.manifests.deployment_model import DeploymentManifest
 from skulk.core.manifests.fields import GIB, parse_quantity
@@ -126,6 +127,7 @@ def build_node(manifest: NodeManifest) -> Node:
         hardware=None if spec.hardware is None else _hardware(spec.hardware),
         public_key=spec.public_key,
         ssh=SshAccess(spec.ssh.host, spec.ssh.port, spec.ssh.user),
+        ssh_host_key=None if spec.ssh_host_key is None else without_comment(spec.ssh_host_key),
     )
 
 

@@ -122,6 +122,11 @@ DUPLICATE_PUBLIC_KEY = _code(
     "two nodes share a public key",
     "make a key on each node: `skulk node key`, then `skulk node sign`",
 )
+DUPLICATE_SSH_HOST_KEY = _code(
+    "218",
+    "two nodes share an SSH host key",
+    "write each machine's own; after copying a disk: rm /etc/ssh/ssh_host_*, then ssh-keygen -A",
+)
 
 # --- card import --------------------------------------------------------------------------------------------
 IMPORT_NOT_TOML = _code("401", "the card to import is not TOML", "import a TOML model card")
@@ -177,6 +182,7 @@ BEYOND_SCHEMA: tuple[BeyondSchema, ...] = (
             DUPLICATE_ORDINAL,
             DUPLICATE_ENDPOINT,
             DUPLICATE_PUBLIC_KEY,
+            DUPLICATE_SSH_HOST_KEY,
             UNKNOWN_CARD,
             NAME_CLASH,
             CONTEXT_ABOVE_CARD,

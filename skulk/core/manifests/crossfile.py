@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from skulk.core.formats.ssh_key import without_comment
 from skulk.core.manifests import codes
 from skulk.core.manifests.diagnostics import Diagnostic, Severity, quoted
 from skulk.core.manifests.faults import Fault, locate
@@ -90,6 +91,7 @@ def check_across(sheets: Sheets) -> Iterator[Diagnostic]:
     yield from distinct_ordinals(sheets)
     yield from distinct_endpoints(sheets)
     yield from distinct_public_keys(sheets)
+    yield from distinct_ssh_host_keys(sheets)
     yield from known_cards(sheets)
     yield from known_names(sheets)
     yield from distinct_model_names(sheets)
@@ -169,6 +171,19 @@ def distinct_public_keys(sheets: Sheets) -> Iterator[Diagnostic]:
         if other is not sheet:
             message = f"this is the key of {quoted(other.name)} at {other.place}"
             yield sheet.find(Fault(("spec", "publicKey"), codes.DUPLICATE_PUBLIC_KEY, message))
+
+
+def distinct_ssh_host_keys(sheets: Sheets) -> Iterator[Diagnostic]:
+    """Whoever holds the key reads the secrets of both; equal ones mean a copied disk image, or a slip."""
+    first: dict[str, Sheet] = {}
+    for sheet in sheets.of("Node"):
+        key = sheet.sound("spec", "sshHostKey")
+        if not isinstance(key, str):
+            continue
+        other = first.setdefault(without_comment(key), sheet)
+        if other is not sheet:
+            message = f"this is the SSH host key of {quoted(other.name)} at {other.place}"
+            yield sheet.find(Fault(("spec", "sshHostKey"), codes.DUPLICATE_SSH_HOST_KEY, message))
 
 
 def known_cards(sheets: Sheets) -> Iterator[Diagnostic]:

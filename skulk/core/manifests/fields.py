@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from skulk.core.formats.ssh_key import SSH_KEY_CHARACTERS_MAX, SSH_KEY_PATTERN
 from skulk.core.manifests import codes
 from skulk.core.manifests.codes import ManifestCode
 from skulk.core.manifests.diagnostics import quoted
@@ -132,6 +133,16 @@ PublicKey = Annotated[
         PUBLIC_KEY_PATTERN,
         codes.BAD_TEXT,
         "is not a public key: write ed25519: and 32 bytes in base64, as `skulk node sign` does",
+    ),
+]
+SshHostKey = Annotated[
+    str,
+    *_matching(
+        SSH_KEY_PATTERN,
+        codes.BAD_TEXT,
+        "is not an SSH host key: write the line of the host's /etc/ssh/ssh_host_ed25519_key.pub, "
+        "ssh-ed25519 AAAA… with a comment or without, nothing before it",
+        maxLength=SSH_KEY_CHARACTERS_MAX,
     ),
 ]
 

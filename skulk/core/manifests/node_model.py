@@ -15,6 +15,7 @@ from skulk.core.manifests.fields import (
     PublicKey,
     Quantity,
     SshHost,
+    SshHostKey,
     Text,
 )
 from skulk.core.manifests.metadata import Envelope
@@ -93,7 +94,10 @@ class NodeSpec(Manifest):
         description="Key that signs what the node publishes (ed25519:BASE64); `skulk node sign` writes it.",
     )
     ssh: Ssh = Field(default_factory=Ssh, description="How the operator's machine logs in, for the bootstrap.")
-    ssh_host_key: Text | None = Field(default=None, description="SSH host key, for the bootstrap.")
+    ssh_host_key: SshHostKey | None = Field(
+        default=None,
+        description="Public host key of the machine's sshd (ssh-ed25519 AAAA…); secrets are encrypted to it.",
+    )
     hardware: Hardware | None = Field(default=None, description="Totals for planning while the machine is not there.")
 
 

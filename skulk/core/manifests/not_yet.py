@@ -38,7 +38,6 @@ NOT_YET: Mapping[str, NotYet] = {
     "fleet.spec.network.interfacePreference": NotYet("this version does not choose between interfaces", ([],)),
     "fleet.spec.requests": NotYet("this version does not take imperative requests", ("deny",)),
     "fleet.spec.tracing.enabled": NotYet("this version does not trace requests", (False,)),
-    "node.spec.sshHostKey": NotYet("this version does not bootstrap nodes over SSH"),
     "deployment.spec.placement.minNodes": NotYet(_MULTI_NODE, (1,)),
     "deployment.spec.placement.maxNodes": NotYet(_MULTI_NODE, (1,)),
     "deployment.spec.placement.sharding": NotYet(_MULTI_NODE, ("pipeline",)),
