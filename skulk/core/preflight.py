@@ -93,6 +93,7 @@ class Probe:
     """The primary group of `user`."""
     dpkg: str
     brew: str
+    git: bool
     node_name: str
     """In the node.toml that is there already."""
     certificate: str
@@ -155,6 +156,7 @@ def read_probe(text: str) -> Probe:
         group=found.get("group", [""])[0],
         dpkg=one("dpkg"),
         brew=one("brew"),
+        git=one("git") == "yes",
         node_name=one("node_name"),
         certificate=one("certificate").replace("|", "\n"),
         request=one("request").replace("|", "\n"),
@@ -272,6 +274,11 @@ def _software(node: Node, probe: Probe, plan: Plan) -> Iterator[Finding]:
             "glibc",
             f"engine mlx needs glibc {'.'.join(map(str, GLIBC_MIN_OF_MLX))}, this is {version} ({probe.distribution})",
             "use a newer distribution, or other backends in spec.backends, such as llama_cpp-cpu",
+        )
+
+    if probe.os == "macos" and not probe.git and not probe.brew:
+        yield _problem(
+            "git", "git is not installed, and neither is Homebrew", "run `xcode-select --install` on the Mac, or brew"
         )
 
 

@@ -24,10 +24,10 @@ def health_router(serving: Serving, metrics: Metrics) -> APIRouter:
         found = tuple(check for check in view.checks if check.name == LOOP_CHECK)
         return _reply("livez", is_alive(view), found, asked(verbose))
 
-    async def ready(verbose: str | None = Query(None)) -> Response:
-        """A commit is in force and every check is good."""
+    async def ready(verbose: str | None = Query(None), settled: str | None = Query(None)) -> Response:
+        """A commit is in force and every check is good; with `?settled` also: its runners are ready, others in sight."""
         view = serving.view()
-        return _reply("readyz", is_ready(view), checks(view), asked(verbose))
+        return _reply("readyz", is_ready(view, settled=asked(settled)), checks(view), asked(verbose))
 
     async def scrape() -> Response:
         """Metrics in Prometheus' text format."""

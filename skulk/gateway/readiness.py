@@ -21,8 +21,9 @@ def checks(view: FleetView) -> tuple[Check, ...]:
     return (*own, *view.checks)
 
 
-def is_ready(view: FleetView) -> bool:
-    return all(check.ok for check in checks(view))
+def is_ready(view: FleetView, *, settled: bool = False) -> bool:
+    """`settled`: also in its place, with its runners ready and other nodes in sight."""
+    return all(check.ok for check in checks(view) if settled or not check.settling)
 
 
 def is_alive(view: FleetView) -> bool:

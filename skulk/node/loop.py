@@ -356,7 +356,7 @@ class NodeLoop:
             weights=self._ports.weights.observe(),
             files=self._ports.weights.files(),
             why=self._coordination.why,
-            checks=self._checks(source),
+            checks=(*self._checks(source), *self._settled(source)),
             wall=wall,
             wall_offset=wall - clock.now(),
             closing=self.closing,
@@ -410,6 +410,24 @@ class NodeLoop:
             Check("stock", self.stock_taken, stock),
             Check("machine", self._machine is not None, "the machine was probed" if self._machine else "probing"),
             Check("open", not self.closing, "closing" if self.closing else "taking requests"),
+        )
+
+    def _settled(self, source: SourceState) -> tuple[Check, ...]:
+        """Whether the node is in its place: what a rolling upgrade waits for before it goes on to the next."""
+        others = len(source.fleet.nodes) - 1 if source.fleet is not None else 0
+        planes = self._coordination.planes
+        seen = sum(peer.presence is Presence.LIVE for peer in planes.peers.values()) if planes is not None else 0
+        document = self._coordination.blueprint
+        mine = [p.uid for p in document.placements if self._node in p.nodes] if document is not None else []
+        ready = sum(self._ledger.record(uid).phase is Phase.READY for uid in mine)
+        return (
+            Check("planes", not others or seen > 0, f"{seen} of {others} other nodes are seen", settling=True),
+            Check(
+                "placements",
+                document is not None and ready == len(mine),
+                f"{ready} of {len(mine)} placements are ready" if document is not None else "no document yet",
+                settling=True,
+            ),
         )
 
     def look_at_machine(self) -> None:

@@ -133,6 +133,7 @@ def _facts(found: Probe) -> dict[str, object]:
         "user": found.user,
         "group": found.group,
         "brew": found.brew,
+        "git": found.git,
         "uv": found.uv,
         "releases": list(found.releases),
         "unfinished": list(found.unfinished),

@@ -64,6 +64,8 @@ class Check:
     name: str
     ok: bool
     message: str
+    settling: bool = False
+    """It counts for `/readyz?settled` only: the node serves without it, but is not in its place yet."""
 
 
 @dataclass(frozen=True, slots=True)
