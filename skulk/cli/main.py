@@ -74,6 +74,7 @@ GROUPS: tuple[tuple[str, str, tuple[Verb, ...]], ...] = (
             ("stop", node.stop, node.STOP_EXAMPLES),
             ("probe", node.probe, node.PROBE_EXAMPLES),
             ("service", node.service, node.SERVICE_EXAMPLES),
+            ("shipper", node.shipper, node.SHIPPER_EXAMPLES),
             ("add", enrol.add, enrol.ADD_EXAMPLES),
             ("key", enrol.key, enrol.KEY_EXAMPLES),
             ("sign", enrol.sign, enrol.SIGN_EXAMPLES),
