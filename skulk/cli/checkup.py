@@ -63,9 +63,9 @@ def checkup(config_file: Path, *, config_is_needed: bool) -> list[Finding]:
     if config is not None:
         for check in _OF_CONFIG:
             findings.extend(check(config))
-        from skulk.node.config import read_environment
+        from skulk.node.config import effective_environment
 
-        findings.extend(_webhook(config, {**read_environment(config_file), **os.environ}))
+        findings.extend(_webhook(config, effective_environment(config_file, os.environ)[0]))
     return findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -34,9 +35,12 @@ from skulk.cli.verbs import (
     wait,
     why,
 )
+from skulk.core.legacy import new_names
 
 Verb = tuple[str, Callable[..., None], tuple[str, ...]]
 
+# Not from the node's configuration, which takes longer to load than most verbs run; a test compares them.
+_OPTIONS = frozenset({"SKULK_CONFIG", "SKULK_URL", "SKULK_API_KEY"})
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 # In the order in which a newcomer meets them.
@@ -72,6 +76,7 @@ GROUPS: tuple[tuple[str, str, tuple[Verb, ...]], ...] = (
             ("stop", node.stop, node.STOP_EXAMPLES),
             ("probe", node.probe, node.PROBE_EXAMPLES),
             ("service", node.service, node.SERVICE_EXAMPLES),
+            ("shipper", node.shipper, node.SHIPPER_EXAMPLES),
             ("add", enrol.add, enrol.ADD_EXAMPLES),
             ("key", enrol.key, enrol.KEY_EXAMPLES),
             ("sign", enrol.sign, enrol.SIGN_EXAMPLES),
@@ -139,7 +144,17 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    _take_old_names()
     app(prog_name="skulk")
+
+
+def _take_old_names() -> None:
+    """What options read from the environment may still have its old name. The daemon sees to the names of its own."""
+    new, found = new_names(os.environ, _OPTIONS)
+    for old in found:
+        if old.instead is not None:
+            print(f"warning: {old}", file=sys.stderr)
+    os.environ.update({name: new[name] for name in _OPTIONS & new.keys()})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,11 +21,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from skulk.core import errors
 from skulk.core.domain import VerifyMode
 from skulk.core.environment import parse_environment
+from skulk.core.legacy import OldVariable, new_names
 
 if TYPE_CHECKING:
     from skulk.adapters.zenoh.settings import PlaneSettings
 
 ENVIRONMENT_FILE = "skulk.env"
+PROCESS_VARIABLES = frozenset(
+    {"SKULK_LOGGING_EXTERNAL", "SKULK_WARMUP_DEADLINE_SECONDS", "SKULK_STEP_DEADLINE_SECONDS"}
+)
+"""What the daemon and its runners read besides the keys of node.toml."""
+VERB_VARIABLES = frozenset({"SKULK_CONFIG", "SKULK_URL", "SKULK_API_KEY"})
+"""What only verbs read."""
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB)$")
@@ -205,7 +212,7 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Node
 
     Raises InvalidInput naming the file and the key, line or variable.
     """
-    environment = {**read_environment(path), **environment}
+    environment, _ = effective_environment(path, environment)
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -224,7 +231,24 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Node
     return resolved
 
 
-def read_environment(path: Path) -> dict[str, str]:
+def variable_names(table: type[BaseModel] = NodeConfig, prefix: str = "SKULK_") -> Iterator[str]:
+    """The environment variable of every key."""
+    for name, field in table.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from variable_names(inner, f"{prefix}{name.upper()}__")
+        else:
+            yield f"{prefix}{name.upper()}"
+
+
+def effective_environment(path: Path, environment: Mapping[str, str]) -> tuple[dict[str, str], tuple[OldVariable, ...]]:
+    """`environment` with what the skulk.env beside node.toml adds to it and with new names for old ones, and the old
+    ones. Raises InvalidInput for a bad skulk.env."""
+    known = {*variable_names(), *PROCESS_VARIABLES, *VERB_VARIABLES}
+    return new_names({**_read_environment(path), **environment}, known)
+
+
+def _read_environment(path: Path) -> dict[str, str]:
     """The variables of `skulk.env` beside the node.toml `path`; none when there is no such file.
 
     The daemon reads it itself, so that it works alike under every service manager and for every verb.

@@ -43,8 +43,9 @@ from skulk.core.ports import Machine, Repo
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.acceptance import SourcePolicy
 from skulk.gateway import GatewaySettings, create_app
+from skulk.node import legacy
 from skulk.node.clock import SystemClock
-from skulk.node.config import NodeConfig, load_config, read_environment
+from skulk.node.config import NodeConfig, effective_environment, load_config
 from skulk.node.coordination import Coordination
 from skulk.node.exchange import CommitExchange
 from skulk.node.host import Host, reset_elsewhere
@@ -79,9 +80,12 @@ def main(config_path: Path) -> int:
     """
     own = dict(os.environ)
     config = load_config(config_path, own)
+    environment, old = effective_environment(config_path, own)
     # For what is no key of node.toml: the webhook secret, deadlines of runners, a proxy of git.
-    os.environ.update(read_environment(config_path) | own)
+    os.environ.update(environment)
     configure(config.name, config.log_level or "info", config.log)
+    legacy.warn(old, config_path)
+    config = legacy.with_old_models(config)
     with _held(config):
         # With what the service manager gave: a line that has changed in skulk.env must not lose to its old self.
         asyncio.run(Daemon(config, lambda: load_config(config_path, own)).run())

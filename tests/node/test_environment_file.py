@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skulk.core.environment import parse_environment
 from skulk.core.errors import InvalidInput
-from skulk.node.config import load_config, read_environment
+from skulk.node.config import effective_environment, load_config
 
 BASE = 'name = "node-1"\nstateDir = "state"\n[listen]\nport = 1111\n[source]\nurl = "/remote.git"\n'
 
@@ -29,7 +29,7 @@ def test_the_file_wins_over_node_toml_and_the_environment_over_both(toml: Path):
 
 
 def test_without_the_file_nothing_changes(toml: Path):
-    assert read_environment(toml) == {}
+    assert effective_environment(toml, {"A": "b"}) == ({"A": "b"}, ())
     assert load_config(toml, {}).listen.port == 1111
 
 

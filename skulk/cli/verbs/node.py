@@ -6,6 +6,8 @@ import platform
 import pwd
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +25,11 @@ SERVICE_EXAMPLES = (
     "skulk node service --config /etc/skulk/node.toml --user skulk --group render --group video",
     "skulk node service --format launchd --user me --log-dir /usr/local/var/log/skulk > dev.skulk.node.plist",
 )
+SHIPPER_EXAMPLES = (
+    "skulk node shipper --program /usr/bin/vector --config /etc/skulk/vector.yaml > skulk-logs.service",
+    "skulk node shipper --program /usr/bin/vector --config /etc/skulk/vector.yaml"
+    " --token-file /etc/skulk/secrets/logs-token",
+)
 PROBE_EXAMPLES = ("skulk node probe", "skulk node probe --name mac-1 --ordinal 3 > fleet/nodes/mac-1.yaml")
 
 
@@ -31,6 +38,16 @@ class ServiceManagerName(StrEnum):
 
     SYSTEMD = "systemd"
     LAUNCHD = "launchd"
+
+
+FormOption = Annotated[
+    ServiceManagerName | None,
+    typer.Option("--format", show_default="this machine's", help="Service manager: systemd or launchd."),
+]
+LogDirOption = Annotated[
+    Path | None,
+    typer.Option("--log-dir", show_default="/usr/local/var/log/skulk", help="For stdout and stderr; launchd only."),
+]
 
 
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -67,10 +84,7 @@ def probe(
 
 def service(
     config: ConfigOption = DEFAULT_CONFIG,
-    form: Annotated[
-        ServiceManagerName | None,
-        typer.Option("--format", show_default="this machine's", help="Service manager: systemd or launchd."),
-    ] = None,
+    form: FormOption = None,
     user: Annotated[str, typer.Option("--user", help="Whom the daemon runs as.")] = "skulk",
     group: Annotated[
         list[str] | None,
@@ -79,12 +93,7 @@ def service(
     program: Annotated[
         Path | None, typer.Option("--program", show_default="this one", help="The installed skulk.")
     ] = None,
-    log_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--log-dir", show_default="/usr/local/var/log/skulk", help="For what goes to stderr; launchd only."
-        ),
-    ] = None,
+    log_dir: LogDirOption = None,
 ) -> None:
     """Print the service of this node, a systemd unit or a launchd plist; it leaves runners to the next daemon."""
     from skulk.core.service import Service, launchd_plist, systemd_unit
@@ -112,8 +121,49 @@ def service(
         raise InvalidInput(CLI_USAGE, "--group has no effect with launchd", fix="leave it out")
     if chosen is ServiceManagerName.SYSTEMD and made.log_dir:
         raise InvalidInput(CLI_USAGE, "--log-dir has no effect with systemd", fix="leave it out: the journal has it")
+    _print(lambda: launchd_plist(made) if chosen is ServiceManagerName.LAUNCHD else systemd_unit(made))
+
+
+def shipper(
+    program: Annotated[Path, typer.Option("--program", help="Vector or an OpenTelemetry collector.")],
+    config: Annotated[Path, typer.Option("--config", help="Its configuration.")],
+    form: FormOption = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", show_default=False, help="Passed on as credential logs-token; systemd only."),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", show_default=False, help="Whom it runs as; launchd only.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", show_default=False, help="For what is not sent yet; launchd only.")
+    ] = None,
+    log_dir: LogDirOption = None,
+) -> None:
+    """Print the service of a log shipper beside a node, a systemd unit or a launchd plist."""
+    from skulk.core.service import LogShipper, shipper_plist, shipper_unit
+
+    chosen = form or _this_machines()
+    launchd = chosen is ServiceManagerName.LAUNCHD
+    others = {"--token-file": token_file} if launchd else {"--user": user, "--data-dir": data_dir, "--log-dir": log_dir}
+    for option, value in others.items():
+        if value is not None:
+            raise InvalidInput(CLI_USAGE, f"{option} has no effect with {chosen}", fix="leave it out")
+    if launchd and (user is None or data_dir is None):
+        raise InvalidInput(CLI_USAGE, "launchd needs --user and --data-dir", fix="name both")
+    made = LogShipper(
+        str(program.absolute()), str(config.absolute()), str(token_file.absolute()) if token_file else None
+    )
+    if user is not None and data_dir is not None:
+        made = replace(made, user=_account(user, "--user", chosen), data_dir=str(data_dir.absolute()))
+    if log_dir is not None:
+        made = replace(made, log_dir=str(log_dir.absolute()))
+    _print(lambda: shipper_plist(made) if launchd else shipper_unit(made))
+
+
+def _print(make: Callable[[], str]) -> None:
     try:
-        text = launchd_plist(made) if chosen is ServiceManagerName.LAUNCHD else systemd_unit(made)
+        text = make()
     except ValueError as error:
         raise InvalidInput(CLI_USAGE, str(error), fix="rename the file or directory") from None
     print(text, end="")

@@ -6,7 +6,7 @@ taken away; what stays open says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from skulk.core.service.model import (
     OPEN_FILES_MAX,
@@ -29,12 +29,17 @@ def systemd_unit(service: Service) -> str:
     """A unit file. Raises ValueError for a path that is not absolute or holds a line break."""
     check_paths(service.program, service.config, *service.writes, *service.reads)
     sections = {"Unit": _unit(service), "Service": _service(service), "Install": ["WantedBy=multi-user.target"]}
+    return unit_file(sections)
+
+
+def unit_file(sections: Mapping[str, Iterable[str]]) -> str:
+    """Name of a section → its lines, as text."""
     return "\n\n".join("\n".join((f"[{name}]", *lines)) for name, lines in sections.items()) + "\n"
 
 
 def _unit(service: Service) -> list[str]:
     return [
-        f"Description=Skulk node {_text(service.name)}",
+        f"Description=Skulk node {literal(service.name)}",
         "Wants=network-online.target",
         "After=network-online.target",
         f"StartLimitIntervalSec={RESTARTS_WITHIN_SECONDS}",
@@ -45,7 +50,7 @@ def _unit(service: Service) -> list[str]:
 def _service(service: Service) -> list[str]:
     lines = [
         "Type=notify",
-        f"ExecStart={_argument(service.program)} node run --config {_argument(service.config)}",
+        f"ExecStart={argument(service.program)} node run --config {argument(service.config)}",
         "ExecReload=/bin/kill -HUP $MAINPID",
         f"User={service.user}",
     ]
@@ -73,7 +78,7 @@ def _hardening(service: Service) -> Iterable[str]:
     below_home = any(f"{path}/".startswith(f"{home}/") for path in everything for home in _HOMES)
     yield "ProtectSystem=strict"
     yield f"ProtectHome={'read-only' if below_home else 'yes'}"
-    yield f"ReadWritePaths={' '.join(_argument(path) for path in dict.fromkeys(service.writes))}"
+    yield f"ReadWritePaths={' '.join(word(path) for path in dict.fromkeys(service.writes))}"
     yield "UMask=0077"
     # Not PrivateDevices and not MemoryDenyWriteExecute: accelerators and their compilers need both.
     yield "DevicePolicy=closed"
@@ -96,12 +101,17 @@ def _hardening(service: Service) -> Iterable[str]:
         yield f"{name}=yes"
 
 
-def _text(value: str) -> str:
+def literal(value: str) -> str:
     """`%` starts a specifier (systemd.unit(5))."""
     return value.replace("%", "%%")
 
 
-def _argument(value: str) -> str:
-    """One word of a command line or list of paths (systemd.syntax(7)): quoted, `%` and `$` doubled."""
-    escaped = _text(value).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+def word(value: str) -> str:
+    """One word of a list of paths (systemd.syntax(7))."""
+    escaped = literal(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"' if any(c in value for c in " \t\"'\\;") else escaped
+
+
+def argument(value: str) -> str:
+    """One word of a command line, where `$` starts a variable besides (systemd.service(5))."""
+    return word(value).replace("$", "$$")
