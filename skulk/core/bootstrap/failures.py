@@ -71,10 +71,11 @@ def explain(done: HostDone, target: Target) -> Failure:
     message = said(done.result)
     if done.outcome is Outcome.UNREACHABLE:
         return _unreached(message, target)
-    if done.task.action.rpartition(".")[2] in _WORDED or done.task.role == PREFLIGHT_ROLE:
-        kind = Kind.REFUSED if done.task.role == PREFLIGHT_ROLE else Kind.TASK_FAILED
-        return Failure(kind, message)
-    return _become(message) or _machine(message, done.result) or Failure(Kind.TASK_FAILED, _cut(message))
+    otherwise = Failure(Kind.REFUSED if done.task.role == PREFLIGHT_ROLE else Kind.TASK_FAILED, _cut(message))
+    if done.task.action.rpartition(".")[2] in _WORDED:
+        # somebody wrote this text for the person who reads it
+        return otherwise
+    return _become(message) or _machine(message, done.result) or otherwise
 
 
 # --- reaching it --------------------------------------------------------------------------------------------
