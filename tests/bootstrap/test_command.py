@@ -148,6 +148,18 @@ def test_roles_are_told_the_checkout_and_a_program_that_is_this_one(checkout: Ch
     assert f"note: one True a b https://x.invalid/w {checkout.root.parent / 'ca'} [1, 2]" in done.stdout
 
 
+def test_only_the_chosen_nodes_are_touched_and_plays_on_this_machine_are_run(checkout: Checkout) -> None:
+    checkout.declare("one", "two")
+    checkout.play('- ansible.builtin.debug: {msg: "note: {{ inventory_hostname }}"}')
+    nodes = (checkout.root / "playbooks" / "bootstrap.yml").read_text()
+    here = nodes.replace("skulk_nodes", "localhost")
+    (checkout.root / "playbooks" / "bootstrap.yml").write_text(here + nodes)
+    done = checkout.local("two", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["notes"] == ["localhost", "two"]
+    assert nodes_of(done) == {"two": "ok"}
+
+
 def test_a_manifest_that_the_run_changed_is_to_be_committed(checkout: Checkout) -> None:
     checkout.declare("one")
     checkout.play(

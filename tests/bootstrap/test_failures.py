@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +133,8 @@ def test_of_a_long_text_the_end_is_kept() -> None:
 
 def test_a_result_without_words_is_said_to_have_none() -> None:
     assert explain(failed(), TARGET).sentence == "it failed and said nothing"
+
+
+def test_the_guide_lists_every_kind_of_failure() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "bootstrap.md").read_text("utf-8")
+    assert [kind for kind in Kind if f"`{kind}`" not in guide] == []

@@ -50,6 +50,8 @@ class Order:
     host_keys: Mapping[str, str] = field(default_factory=dict)
     """Node → its recorded SSH host key (`ssh-ed25519 AAAA…`)."""
     accept_new_host_keys: bool = False
+    plays_here: bool = True
+    """Plays on localhost are run too, as they would be without a choice of nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def run(order: Order, on_event: Callable[[Mapping[str, object]], None]) -> Run:
             private_data_dir=str(place.root),
             playbook=str(order.playbook),
             inventory=str(place.inventory),
-            limit=",".join(order.nodes),
+            limit=",".join((*order.nodes, *(["localhost"] if order.plays_here else []))),
             cmdline=shlex.join(_arguments(order, place)),
             envvars=_environment(order, place),
             passwords=None if order.become_password is None else {_PROMPT: order.become_password},

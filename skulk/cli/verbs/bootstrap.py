@@ -40,7 +40,6 @@ _EXITS = {
     Ending.UNREACHABLE: ExitCode.UNREACHABLE,
     Ending.CANCELLED: ExitCode.INTERRUPTED,
 }
-_FILE = {"exists": True, "dir_okay": False, "resolve_path": True, "show_default": False}
 _URL = re.compile(r"https?://")
 
 
@@ -63,10 +62,10 @@ def bootstrap(
     ] = None,
     variables: Annotated[
         list[Path] | None,
-        typer.Option("--vars", metavar="FILE", help="A YAML or JSON file of variables.", **_FILE),
+        typer.Option("--vars", metavar="FILE", help="A YAML or JSON file of variables.", show_default=False),
     ] = None,
     ssh_key: Annotated[
-        Path | None, typer.Option("--ssh-key", metavar="FILE", help="Private key to log in with.", **_FILE)
+        Path | None, typer.Option("--ssh-key", metavar="FILE", help="Private key to log in with.", show_default=False)
     ] = None,
     accept_new: Annotated[
         bool,
@@ -74,7 +73,7 @@ def bootstrap(
     ] = False,
     ask: Annotated[bool, typer.Option("--ask-become-pass", help="Ask for the password of sudo on the nodes.")] = False,
     wheel: Annotated[
-        Path | None, typer.Option("--wheel", metavar="FILE", help="The release to install.", **_FILE)
+        Path | None, typer.Option("--wheel", metavar="FILE", help="The release to install.", show_default=False)
     ] = None,
     wheelhouse: Annotated[
         str | None,
@@ -87,7 +86,9 @@ def bootstrap(
     new_ca: Annotated[bool, typer.Option("--new-ca", help="Make the fleet's authority: once.")] = False,
     passphrase_file: Annotated[
         Path | None,
-        typer.Option("--passphrase-file", metavar="FILE", help="Its first line opens the authority's key.", **_FILE),
+        typer.Option(
+            "--passphrase-file", metavar="FILE", help="Its first line opens the authority's key.", show_default=False
+        ),
     ] = None,
     forks: Annotated[
         int | None, typer.Option("--forks", min=1, show_default="20", help="How many nodes at the same time.")
@@ -120,15 +121,17 @@ def bootstrap(
         playbook=_playbook(own or ansible.playbooks_dir(), playbook),
         checkout=path.resolve(),
         nodes=chosen,
-        variables=_variables(path, wheel, wheelhouse, ca, new_ca, passphrase_file),
+        variables=_variables(path, _file(wheel), wheelhouse, ca, new_ca, _file(passphrase_file)),
         given=_given(extra or []),
-        variable_files=tuple(variables or ()),
+        variable_files=tuple(file for name in variables or () if (file := _file(name)) is not None),
         check=check,
         forks=forks,
-        ssh_key=ssh_key,
+        ssh_key=_file(ssh_key),
         become_password=typer.prompt("Password of sudo on the nodes", hide_input=True, err=True) if ask else None,
         host_keys={name: key for name in chosen if (key := _host_key(checkout, name)) is not None},
         accept_new_host_keys=accept_new,
+        # a node of that name must be chosen like any other
+        plays_here="localhost" not in checkout.fleet.nodes,
     )
     if own is not None and own != ansible.playbooks_dir():
         print(f"▸ playbooks of the checkout: {own}", file=sys.stderr)
@@ -152,6 +155,8 @@ def _run(order: Order, checkout: changes.Checkout, output: Report, *, verbose: b
     found = reports(progress.picture, order.nodes, targets, cancelled=done.cancelled)
     ending = ending_of(found, check=order.check, cancelled=done.cancelled)
     if not done.ok and ending in (Ending.DONE, Ending.CHANGES):
+        if progress.picture.nodes and output is Report.TEXT:
+            _print(found, progress.picture, check=order.check)
         raise Terminal(BST_PLAYBOOK, _why(order, progress.picture))
     changed = _changed_files(checkout)
     if output is Report.JSON:
@@ -207,6 +212,13 @@ def _variables(
     if wheelhouse is not None:
         found["skulk_release_wheelhouse"] = wheelhouse
     return found | {"skulk_fleet_checkout": str(path.resolve()), "skulk_enrol_new_ca": new_ca}
+
+
+def _file(path: Path | None) -> Path | None:
+    """Absolute, because Ansible works in a directory of its own. Raises InvalidInput CLI_USAGE if it is not there."""
+    if path is not None and not path.is_file():
+        raise InvalidInput(CLI_USAGE, f"{path} is no file", fix="check the path")
+    return None if path is None else path.resolve()
 
 
 def _given(extra: Sequence[str]) -> dict[str, str]:

@@ -85,7 +85,8 @@ def _failure(picture: Picture, name: str, node: NodePicture) -> HostDone | None:
         return next(iter(node.failures), None)
     if not counted.failed.get(name) and not counted.unreachable.get(name):
         return None
-    return next(iter(node.failures[counted.rescued.get(name, 0) :]), None)
+    last = node.failures[-1] if node.failures else None
+    return next(iter(node.failures[counted.rescued.get(name, 0) :]), last)
 
 
 def ending_of(nodes: Sequence[NodeReport], *, check: bool, cancelled: bool) -> Ending:
