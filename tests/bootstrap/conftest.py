@@ -81,6 +81,11 @@ class Checkout:
             start_new_session=True,
         )
 
+    def left_behind(self) -> list[str]:
+        """Private directories and processes of runs that are over."""
+        processes = [p for p in psutil.process_iter() if any(str(self.temporary) in word for word in _words(p))]
+        return [*map(str, self.temporary.iterdir()), *map(str, processes)]
+
     def local(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return self.run(*arguments, "-e", "ansible_connection=local", stdin=stdin)
 
@@ -97,16 +102,16 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
         unset = ("SKULK_", "ANSIBLE_", "SSH_")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(unset)}
         environment |= {"HOME": str(home), "TMPDIR": temporary, "ANSIBLE_HOME": str(home / ".ansible")}
-        yield Checkout(root, home, Path(temporary), environment)
-        assert list(Path(temporary).iterdir()) == [], "a run left its private directory behind"
-    left = [p.pid for p in psutil.process_iter() if temporary in " ".join(_arguments(p))]
-    assert left == [], "a run left processes behind"
+        made = Checkout(root, home, Path(temporary), environment)
+        yield made
+        assert made.left_behind() == []
 
 
-def _arguments(process: psutil.Process) -> list[str]:
+def _words(process: psutil.Process) -> list[str]:
+    """The arguments of a process; and its environment, by which those are found that Ansible detached."""
     try:
-        return process.cmdline()
-    except psutil.Error:
+        return [*process.cmdline(), *process.environ().values()]
+    except (psutil.Error, OSError):
         return []
 
 

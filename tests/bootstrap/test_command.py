@@ -273,13 +273,14 @@ def order(checkout: Checkout, server: Server, key: str) -> ansible.Order:
 def test_a_recorded_host_key_is_the_only_one_that_is_taken(
     checkout: Checkout, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the user's own files say; and for copies as well, which go through sftp."""
+    """For copies as well, which go through sftp."""
     monkeypatch.setattr("tempfile.tempdir", str(checkout.temporary))
     checkout.declare("one")
     checkout.play(f"- ansible.builtin.copy: {{content: x, dest: {checkout.root}/copied, mode: '0600'}}\n")
     events: list[object] = []
     right = ansible.run(order(checkout, server, server.host_key), events.append)
     assert (right.ok, right.cancelled) == (True, False)
+    assert checkout.left_behind() == [], "ssh keeps its connection"
     assert (checkout.root / "copied").exists()
 
     wrong = ansible.run(order(checkout, server, server.other_key), events.append)
@@ -306,6 +307,7 @@ def test_a_cancelled_run_leaves_no_process_and_says_who_was_cut_off(checkout: Ch
     assert run.returncode == 130, stderr
     assert {node["status"] for node in json.loads(stdout)["nodes"]} == {"cut off"}
     assert "cancelled" in stderr
+    assert checkout.left_behind() == []
 
 
 # --- the playbooks ------------------------------------------------------------------------------------------
