@@ -41,6 +41,15 @@ class Checkout:
     temporary: Path
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def hold(self) -> Path:
+        return self.root / "hold"
+
+    @property
+    def waiting(self) -> str:
+        """A task that goes on until the test is over; what a node is in the middle of outlives a cancelled run."""
+        return f"- name: Wait\n  ansible.builtin.shell: while [ -e {self.hold} ]; do sleep 0.2; done\n"
+
     def declare(self, *names: str) -> None:
         for number, name in enumerate(names, start=1):
             path = self.root / "fleet" / "nodes" / f"{name}.yaml"
@@ -103,7 +112,11 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(unset)}
         environment |= {"HOME": str(home), "TMPDIR": temporary, "ANSIBLE_HOME": str(home / ".ansible")}
         made = Checkout(root, home, Path(temporary), environment)
-        yield made
+        made.hold.touch()
+        try:
+            yield made
+        finally:
+            made.hold.unlink()
         assert made.left_behind() == []
 
 

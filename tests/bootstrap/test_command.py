@@ -181,8 +181,7 @@ def test_no_secret_is_in_an_argument_or_in_a_file_while_it_runs_or_afterwards(ch
     checkout.declare("one")
     begun = checkout.root / "begun"
     checkout.play(
-        f"- name: Begin\n  ansible.builtin.file: {{path: {begun}, state: touch, mode: '0600'}}\n"
-        "- name: Wait\n  ansible.builtin.command: sleep 600\n"
+        f"- name: Begin\n  ansible.builtin.file: {{path: {begun}, state: touch, mode: '0600'}}\n" + checkout.waiting
     )
     checkout.environment |= {"SKULK_API_KEY": f"{SECRET}-environment"}
     run = checkout.start("-e", "ansible_connection=local", "-e", f"token={SECRET}-variable")
@@ -294,8 +293,7 @@ def test_a_cancelled_run_leaves_no_process_and_says_who_was_cut_off(checkout: Ch
     begun = checkout.root / "begun-"
     checkout.play(
         f"- name: Begin\n  ansible.builtin.file:\n    path: '{begun}{{{{ inventory_hostname }}}}'\n"
-        "    state: touch\n    mode: '0600'\n"
-        "- name: Wait\n  ansible.builtin.command: sleep 600\n"
+        "    state: touch\n    mode: '0600'\n" + checkout.waiting
     )
     options = f"ansible_ssh_common_args=-o IdentitiesOnly=yes -o UserKnownHostsFile={checkout.home / 'known'}"
     run = checkout.start(*server.arguments(), "-e", options, "--accept-new-host-keys", "-o", "json")

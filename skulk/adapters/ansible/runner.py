@@ -87,7 +87,7 @@ def run(order: Order, on_event: Callable[[Mapping[str, object]], None]) -> Run:
     Raises InvalidInput BST_MISSING.
     """
     program, library = find_ansible(), _ansible_runner()
-    with workplace() as place, _signals() as cancelled:
+    with _signals() as cancelled, workplace() as place:
         trusting = tuple(n for n in order.nodes if n not in order.host_keys) if order.accept_new_host_keys else ()
         place.write_inventory(order.checkout, order.host_keys, trusting)
         configuration = library.RunnerConfig(
@@ -162,6 +162,8 @@ def _environment(order: Order, place: Workplace) -> dict[str, str]:
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(place.sockets),
         "ANSIBLE_LOCAL_TEMP": str(place.scratch),
+        # for modules that run on this machine: one that is killed does not clean up
+        "TMPDIR": str(place.scratch),
         "ANSIBLE_RETRY_FILES_ENABLED": "False",
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
         "ANSIBLE_LOCALHOST_WARNING": "False",
