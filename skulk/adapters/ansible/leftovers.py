@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
-MARK = "SKULK_BOOTSTRAP_RUN"
-"""An environment variable that every process of a run inherits; its value is the run's private directory."""
+MARK = "BOOTSTRAP_OF_SKULK"
+"""An environment variable that every process of a run inherits; its value is the run's private directory. Not
+`SKULK_…`: those are keys of node.toml."""
 
 # ssh answers its own socket at once; longer means that nobody is there.
 SSH_SECONDS_MAX = 5.0
