@@ -123,8 +123,13 @@ def write(root: Path, change: Change) -> None:
 
 def git_lines(root: Path, change: Change, message: str) -> list[str]:
     """The commands that make the change a commit and push it."""
+    return commit_lines(root, [change.path], message)
+
+
+def commit_lines(root: Path, paths: Sequence[str], message: str) -> list[str]:
+    """The commands that make what is changed in these files a commit and push it."""
     git = "git" if root == Path() else f"git -C {shlex.quote(str(root))}"
-    add = f"{git} add {shlex.quote(change.path)}"
+    add = f"{git} add {shlex.join(paths)}"
     return [add, f"{git} commit -m {shlex.quote(message)}", f"{git} push"]
 
 

@@ -11,6 +11,7 @@ import typer
 from skulk.cli.group import Skulk
 from skulk.cli.options import examples
 from skulk.cli.verbs import (
+    bootstrap,
     card,
     describe,
     doctor,
@@ -64,6 +65,7 @@ VERBS: tuple[Verb, ...] = (
     ("resume", states.resume, states.RESUME_EXAMPLES),
     ("schema", schema.schema, schema.EXAMPLES),
     ("inventory", inventory.inventory, inventory.EXAMPLES),
+    ("bootstrap", bootstrap.bootstrap, bootstrap.EXAMPLES),
     ("doctor", doctor.doctor, doctor.EXAMPLES),
     ("version", version.version, version.EXAMPLES),
 )

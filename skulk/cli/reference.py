@@ -61,6 +61,7 @@ _AREAS: Mapping[str, str] = {
     "REQ": "Requests",
     "HOK": "Webhooks",
     "CLI": "Command line",
+    "BST": "Bootstrap",
 }
 
 # Keys whose type a person writes differently from how the program holds it.

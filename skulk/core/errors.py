@@ -327,3 +327,11 @@ CLI_DRIFT = code("SK-CLI-007", "generated files differ from what this version ge
 CLI_EDIT = code(
     "SK-CLI-008", "a field of a manifest cannot be set without touching more of the file", "edit the file by hand"
 )
+
+# --- bootstrap ----------------------------------------------------------------------------------------------
+BST_MISSING = code(
+    "SK-BST-001", "Ansible is not installed beside this program", "`pip install 'skulk[bootstrap]'` on this machine"
+)
+BST_PLAYBOOK = code(
+    "SK-BST-002", "the playbook cannot be run", "correct the named place in the playbook or role, and repeat"
+)

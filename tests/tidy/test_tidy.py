@@ -22,7 +22,7 @@ FORBIDDEN_NAMES = frozenset({"utils", "util", "common", "helper", "helpers", "ma
 # Written in pieces, so that this file does not name them itself.
 MACHINE_PATHS = tuple("/" + name + "/" for name in ("root", "work"))
 DECISIONS = (
-    *("planner", "reconcile", "manifests", "dialects", "wire", "formats"),
+    *("planner", "reconcile", "manifests", "dialects", "wire", "formats", "bootstrap"),
     *("memory.py", "routing.py", "webhooks.py"),
 )
 
