@@ -21,8 +21,9 @@ def warn(variables: Iterable[OldVariable], config_path: Path) -> None:
     for old in variables:
         if old.instead not in VERB_VARIABLES:
             _log.warning("legacy_variable", name=old.name, instead=old.instead, reason=str(old))
-    # Twice the same place when the daemon is started beside its node.toml.
-    for file in dict.fromkeys((config_path.absolute().with_name(OLD_FILE), Path.cwd() / OLD_FILE)):
+    beside, here = config_path.with_name(OLD_FILE), Path(OLD_FILE)
+    # Often the same place: the daemon is started beside its node.toml.
+    for file in (beside,) if not _there(here) or (_there(beside) and beside.samefile(here)) else (beside, here):
         if _there(file):
             _log.warning("legacy_file", path=str(file), reason="it has no effect: manifests say what runs now")
 
