@@ -25,7 +25,7 @@ def health_router(serving: Serving, metrics: Metrics) -> APIRouter:
         return _reply("livez", is_alive(view), found, asked(verbose))
 
     async def ready(verbose: str | None = Query(None), settled: str | None = Query(None)) -> Response:
-        """A commit is in force and every check is good; with `?settled` also: its runners are ready, others in sight."""
+        """A commit is in force, every check is good; with `?settled` also: runners ready, others in sight."""
         view = serving.view()
         return _reply("readyz", is_ready(view, settled=asked(settled)), checks(view), asked(verbose))
 
