@@ -416,7 +416,8 @@ class NodeLoop:
         """Whether the node is in its place: what a rolling upgrade waits for before it goes on to the next."""
         others = len(source.fleet.nodes) - 1 if source.fleet is not None else 0
         planes = self._coordination.planes
-        seen = sum(peer.presence is Presence.LIVE for peer in planes.peers.values()) if planes is not None else 0
+        peers = {name: peer.presence for name, peer in planes.peers.items()} if planes is not None else {}
+        seen = sum(presence is Presence.LIVE for name, presence in peers.items() if name != self._node)
         document = self._coordination.blueprint
         mine = [p.uid for p in document.placements if self._node in p.nodes] if document is not None else []
         ready = sum(self._ledger.record(uid).phase is Phase.READY for uid in mine)

@@ -50,6 +50,10 @@ class Workplace:
         self.inventory.mkdir()
         command = f"{shlex.quote(str(self.program))} inventory {shlex.quote(str(checkout))}"
         _script(self.inventory / "fleet", f'exec {command} "$@"')
+        # Variables of the user's own: Ansible looks for them beside the inventory.
+        for name in ("group_vars", "host_vars"):
+            if (own := checkout.resolve() / "playbooks" / "inventory" / name).is_dir():
+                (self.inventory / name).symlink_to(own)
         known = self.root / "known_hosts"
         # By an alias instead of host and port, so that an alias or a port of the user's own ssh configuration does not
         # lead around the recorded key.

@@ -18,6 +18,7 @@ from skulk.cli.printing import to_json
 from skulk.cli.verbs.states import PathOption
 from skulk.cli.worktree import read_worktree
 from skulk.core.bootstrap import Ending, NodeReport, Picture, Status, Target, ending_of, reports
+from skulk.core.domain.ids import NodeName
 from skulk.core.errors import BST_PLAYBOOK, CLI_USAGE, InvalidInput, SkulkError, Terminal
 from skulk.core.wire.planes_roster import host_and_port
 
@@ -114,6 +115,7 @@ def bootstrap(
         print(f"  ansible-playbook -i {export / 'inventory' / 'fleet'} {export / 'bootstrap.yml'}")
         return
     checkout = changes.read_checkout(path)
+    declared = checkout.fleet.nodes
     chosen = _chosen(checkout, nodes or [], playbook, check)
     ansible.find_ansible()
     own = ansible.own_playbooks(path)
@@ -128,7 +130,7 @@ def bootstrap(
         forks=forks,
         ssh_key=_file(ssh_key),
         become_password=typer.prompt("Password of sudo on the nodes", hide_input=True, err=True) if ask else None,
-        host_keys={name: key for name in chosen if (key := _host_key(checkout, name)) is not None},
+        host_keys={name: key for name in chosen if (key := declared[NodeName(name)].ssh_host_key) is not None},
         accept_new_host_keys=accept_new,
         # a node of that name must be chosen like any other
         plays_here="localhost" not in checkout.fleet.nodes,
@@ -234,16 +236,10 @@ def _given(extra: Sequence[str]) -> dict[str, str]:
 # --- SSH host keys ------------------------------------------------------------------------------------------
 
 
-def _host_key(checkout: changes.Checkout, name: str) -> str | None:
-    spec = checkout.fleet.documents.get(f"Node/{name}", {}).get("spec")
-    key = spec.get("sshHostKey") if isinstance(spec, dict) else None
-    return " ".join(key.split()[:2]) if isinstance(key, str) and key.strip() else None
-
-
 def _target(order: Order, checkout: changes.Checkout, name: str) -> Target:
-    node = next(node for node in checkout.fleet.nodes.values() if node.name == name)
+    node = checkout.fleet.nodes[NodeName(name)]
     return Target(
-        address=name if node.address is None else host_and_port(node.address)[0],
+        address=node.ssh.host or (name if node.address is None else host_and_port(node.address)[0]),
         key_file=None if order.ssh_key is None else str(order.ssh_key),
         host_key_place=_place(checkout, name) if name in order.host_keys else None,
     )
