@@ -10,10 +10,8 @@ import ipaddress
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx2
 
 import skulk
 from skulk.core.errors import (
@@ -31,6 +29,10 @@ from skulk.core.errors import (
     SkulkError,
     Transient,
 )
+
+if TYPE_CHECKING:
+    # A tenth of a second to load, which verbs that ask no node do without: hence the imports below in functions.
+    import httpx2
 
 # A node on the same network accepts in milliseconds; longer means that nobody is there.
 CONNECT_SECONDS = 5.0
@@ -52,6 +54,8 @@ class FleetClient:
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:
+        import httpx2
+
         self.url = _checked_url(url)
         headers = {"User-Agent": f"skulk/{skulk.__version__}"}
         if key:
@@ -82,6 +86,8 @@ class FleetClient:
 
     def post(self, path: str, body: Json | None = None, *, seconds: float = ANSWER_SECONDS) -> Json:
         """Send JSON, get a JSON object within `seconds`."""
+        import httpx2
+
         return self._object("POST", path, json=body, timeout=httpx2.Timeout(seconds, connect=CONNECT_SECONDS))
 
     @contextmanager
@@ -92,6 +98,8 @@ class FleetClient:
 
         Closing it early (leaving the block) closes the connection, which is how a request is cancelled.
         """
+        import httpx2
+
         timeout = httpx2.Timeout(silence, connect=CONNECT_SECONDS)
         with (
             self._reached(),
@@ -102,6 +110,8 @@ class FleetClient:
             yield response
 
     def _object(self, method: str, path: str, **how: Any) -> Json:
+        import httpx2
+
         with self._reached():
             response = self._http.request(method, path, **how)
         if response.status_code >= 400:
@@ -116,6 +126,8 @@ class FleetClient:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
+        import httpx2
+
         try:
             yield
         except httpx2.TransportError as error:
@@ -158,6 +170,8 @@ def _bounded_body(response: httpx2.Response) -> bytes:
 
 def _checked_url(url: str) -> str:
     """The base URL without a trailing slash. Raises InvalidInput (CLI_USAGE)."""
+    import httpx2
+
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
@@ -170,6 +184,8 @@ def _checked_url(url: str) -> str:
 
 
 def _is_loopback(url: str) -> bool:
+    import httpx2
+
     host = httpx2.URL(url).host
     try:
         return ipaddress.ip_address(host).is_loopback

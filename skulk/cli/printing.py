@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from skulk.cli import table
 from skulk.cli.kinds import headings, row, singular
 from skulk.cli.options import Output
@@ -21,6 +19,9 @@ def to_json(value: object) -> str:
 
 
 def to_yaml(value: object) -> str:
+    # not at the top: most listings are tables
+    import yaml
+
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False, width=115).rstrip("\n")
 
 

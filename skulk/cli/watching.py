@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
-
-import httpx2
+from typing import TYPE_CHECKING, Any
 
 from skulk.cli.client import SILENCE_SECONDS_MAX, FleetClient
 from skulk.cli.sse import frames
 from skulk.core.errors import CLI_ANSWER, CLI_TIMEOUT, CLI_UNREACHABLE, RequestError, SkulkError, Transient
+
+if TYPE_CHECKING:
+    import httpx2
 
 # Short enough not to be felt after a daemon's restart, long enough not to hammer a port that nobody listens on.
 RECONNECT_SECONDS_MIN = 0.2
@@ -66,6 +67,9 @@ def _passes(error: SkulkError) -> bool:
 
 
 def _never_connected(lost: SkulkError | None) -> bool:
+    # not at the top: see skulk.cli.client
+    import httpx2
+
     return lost is not None and isinstance(lost.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
 
 

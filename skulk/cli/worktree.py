@@ -14,8 +14,6 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from skulk.adapters.directory_read import read_snapshot
-from skulk.adapters.git.tree import read_tree
 from skulk.core.domain import CommitId
 from skulk.core.errors import CLI_USAGE, InvalidInput
 from skulk.core.ports import FileKind, TreeFile
@@ -32,6 +30,9 @@ def read_worktree(root: Path) -> tuple[TreeFile, ...]:
 
     Raises InvalidInput (CLI_USAGE) when there is nothing to read, and what `read_snapshot` raises.
     """
+    # not at the top: verbs that read no checkout start without it
+    from skulk.adapters.directory_read import read_snapshot
+
     if not root.is_dir():
         raise InvalidInput(CLI_USAGE, f"{root} is no directory", fix="give the folder that holds fleet/ and cards/")
     found = read_snapshot(root).files
@@ -58,6 +59,8 @@ def read_revision(root: Path, revision: str, option: str = "--rev") -> tuple[Com
     Raises InvalidInput: CLI_USAGE when git is missing, `root` is in no repository, the revision does not exist or
     has no manifests there; what `read_tree` raises.
     """
+    from skulk.adapters.git.tree import read_tree
+
     commit = commit_of(root, revision, option)
     store = Path(_git(root, "rev-parse", "--absolute-git-dir", about=str(root)))
     prefix = _git(root, "rev-parse", "--show-prefix", about=str(root)).strip("/")
