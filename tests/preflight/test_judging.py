@@ -214,8 +214,11 @@ def test_everything_is_said_at_once_a_line_each() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\n\n", "bash: syntax error", "probe=1", "probe=1\nepoch=soon\n", "epoch=5\n", "probe=2\nepoch=5\n"]
-    + ["probe=1\nepoch=" + "9" * 5000, "probe=1\nepoch=" + "9" * 400, "\0\xff"],
+    [
+        *("", "\n\n", "\0\xff", "bash: syntax error", "probe=1", "epoch=5\n", "probe=2\nepoch=5\n"),
+        *("probe=1\nepoch=soon\n", "probe=1\nepoch=" + "9" * 400, "probe=1\nepoch=" + "9" * 5000),
+    ],
+    ids=range(10),
 )
 def test_what_no_probe_prints_is_no_probe(text: str) -> None:
     with pytest.raises(ValueError, match="did not answer the probe"):

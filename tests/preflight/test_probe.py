@@ -1,4 +1,4 @@
-"""The probe itself, run by the shells that are here, on directories of the test and with stand-ins for a Mac's tools."""
+"""The probe itself, by the shells that are here, on directories of the test and with stand-ins for a Mac's tools."""
 
 from __future__ import annotations
 
