@@ -67,6 +67,8 @@ class Probe:
 
     system: str
     machine: str
+    bits: int | None
+    """Of its programs: a 64-bit kernel may run a 32-bit system."""
     distribution: str
     libc: str
     libc_version: tuple[int, ...]
@@ -131,26 +133,31 @@ def read_probe(text: str) -> Probe:
     def one(key: str) -> str:
         return found.get(key, [""])[-1]
 
-    if one("probe") != "1" or not one("epoch").isdecimal():
+    def each(key: str) -> tuple[str, ...]:
+        # The probe runs twice, and says most things twice.
+        return tuple(dict.fromkeys(found.get(key, ())))
+
+    if one("probe") != "1" or (epoch := _number(one("epoch"))) is None:
         raise ValueError("the machine did not answer the probe")
     libc, _, libc_version = one("libc").partition(" ")
     return Probe(
         system=one("system"),
         machine=one("machine"),
+        bits=_number(one("bits")),
         distribution=one("distribution"),
         libc=libc,
         libc_version=_version(libc_version),
-        systemd=int(one("systemd")) if one("systemd").isdecimal() else None,
-        pythons=tuple(_python(value) for value in found.get("python", ()) if " " in value),
-        # The probe runs twice; first as whoever logs in.
+        systemd=_number(one("systemd")),
+        pythons=tuple(_python(value) for value in each("python") if " " in value),
+        # First as whoever logs in.
         user=found.get("user", [""])[0],
         privileged=one("root") == "yes",
         refusal=one("refusal"),
-        epoch=int(one("epoch")),
-        free_bytes=dict(_free(value) for value in found.get("free", ()) if re.fullmatch(r"[0-9]+ /.*", value)),
+        epoch=epoch,
+        free_bytes=dict(_free(value) for value in each("free") if re.fullmatch(r"[0-9]{1,18} /.*", value)),
         program_dir=one("program_dir"),
         state_dir=one("state_dir"),
-        listening=frozenset(int(port) for port in found.get("listen", ()) if port.isdecimal()),
+        listening=frozenset(port for value in each("listen") if (port := _number(value)) is not None),
         service=one("service") or "absent",
         family=one("family"),
         group=found.get("group", [""])[0],
@@ -162,15 +169,20 @@ def read_probe(text: str) -> Probe:
         request=one("request").replace("|", "\n"),
         ssh_host_key=" ".join(one("ssh_host_key").split()[:2]),
         uv=one("uv"),
-        releases=tuple(found.get("release", ())),
-        unfinished=tuple(found.get("unfinished", ())),
+        releases=each("release"),
+        unfinished=each("unfinished"),
         current=one("current"),
         previous=one("previous"),
     )
 
 
+def _number(text: str) -> int | None:
+    # No more digits than anything real has: what comes over the line may be anything.
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
+
+
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"[0-9]+", text)[:3])
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,12}", text)[:3])
 
 
 def _python(value: str) -> Python:
@@ -221,12 +233,12 @@ def _problem(check: str, message: str, fix: str) -> Finding:
 
 def _platform(node: Node, place: str, probe: Probe) -> Iterator[Finding]:
     os = probe.os
-    if os is None or probe.machine not in ARCHITECTURES[os]:
+    if os is None or probe.machine not in ARCHITECTURES[os] or probe.bits == 32:
         known = "Linux on x86_64 or aarch64, macOS on arm64"
+        system = "a 32-bit system" if probe.bits == 32 else probe.system or "this system"
         yield _problem(
-            "platform", f"{probe.system or 'this system'} on {probe.machine or 'this processor'} is not supported",
-            f"nodes are {known}",
-        )  # fmt: skip
+            "platform", f"{system} on {probe.machine or 'this processor'} is not supported", f"nodes are {known}"
+        )
         return
     if (node.os is not None and node.os != os) or (node.arch is not None and node.arch != probe.machine):
         declared = "/".join(part for part in (node.os, node.arch) if part)
@@ -295,14 +307,14 @@ def _identity(name: NodeName, probe: Probe, plan: Plan) -> Iterator[Finding]:
 
 def _room(probe: Probe) -> Iterator[Finding]:
     for directory, needed, what in (
-        (probe.program_dir, PROGRAM_BYTES_MIN, "the program"),
-        (probe.state_dir, STATE_BYTES_MIN, "engines and models"),
+        (probe.program_dir, PROGRAM_BYTES_MIN, "the program needs"),
+        (probe.state_dir, STATE_BYTES_MIN, "engines and models need"),
     ):
         free = probe.free_bytes.get(directory)
         if free is not None and free < needed:
             yield _problem(
                 "disk",
-                f"{directory} has {free / (1 << 30):.1f} GiB free, {what} need {needed / (1 << 30):.0f}",
+                f"{directory} has {free / (1 << 30):.1f} GiB free, {what} {needed / (1 << 30):.0f}",
                 "free space, or mount a larger disk there",
             )
 

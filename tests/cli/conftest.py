@@ -26,7 +26,7 @@ def skulk(monkeypatch: pytest.MonkeyPatch) -> Skulk:
     for name in [name for name in os.environ if name.startswith("SKULK_") and name != "SKULK_UPDATE_GOLDEN"]:
         monkeypatch.delenv(name)
 
-    def run(*arguments: str, stdin: str | None = None) -> Result:
+    def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
         return CliRunner().invoke(app, list(arguments), input=stdin, prog_name="skulk")
 
     return run

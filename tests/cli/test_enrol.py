@@ -245,3 +245,177 @@ def test_a_passphrase_comes_from_a_file_that_only_its_owner_reads(
     result = skulk(*arguments, "--passphrase-file", str(secret))
     assert result.exit_code == 0
     assert "open sesame" not in result.output
+
+
+# --- sign again, as the bootstrap does at every run --------------------------------------------------------------
+
+
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+OTHER_SSH_KEY = SSH_KEY[:-4] + "Hh8g"
+
+
+@pytest.fixture
+def again(fleet: Path, added: Path, skulk: Skulk) -> list[str]:
+    """The command for a node that is enrolled already, and has its certificate beside the request."""
+    assert skulk("node", "sign", str(added), "--path", str(fleet), "--new-ca").exit_code == 0
+    current = ["--current", str(added.with_suffix(".pem"))]
+    return ["node", "sign", str(added), "--path", str(fleet), *current]
+
+
+def state(*folders: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_good_certificate_stays_and_needs_no_key_of_the_authority(
+    fleet: Path, added: Path, tmp_path: Path, skulk: Skulk, again: list[str]
+) -> None:
+    (tmp_path / "config/skulk/ca/home/ca.key").unlink()
+    before = state(fleet, added.parent)
+    for more in ((), ("--check",), ("--renew",)):
+        done = skulk(*again, *more)
+        assert done.exit_code == 0, done.output
+        assert "certificate  good, stays" in done.stdout
+        assert "publicKey is there already" in done.stdout
+        assert "next:" not in done.stdout
+    assert state(fleet, added.parent) == before
+
+
+def readdressed(fleet: Path) -> None:
+    text = manifest(fleet).read_text()
+    assert "127.0.0.1:52426" in text
+    manifest(fleet).write_text(text.replace("127.0.0.1:52426", "127.0.0.9:52426"))
+
+
+def test_a_new_address_gets_a_new_certificate_and_a_check_only_says_so(
+    fleet: Path, added: Path, skulk: Skulk, again: list[str]
+) -> None:
+    readdressed(fleet)
+    before = state(fleet, added.parent)
+    check = skulk(*again, "--check")
+    assert check.exit_code == 0, check.output
+    assert "mac-2.pem, to be signed" in check.stdout
+    assert "reason       it does not name 127.0.0.9" in check.stdout
+    assert state(fleet, added.parent) == before
+    done = skulk(*again)
+    assert done.exit_code == 0, done.output
+    assert "for 127.0.0.9, mac-2" in done.stdout
+    assert "reason       it does not name 127.0.0.9" in done.stdout
+    assert "good, stays" in skulk(*again).stdout
+
+
+def test_a_certificate_of_another_authority_is_replaced(
+    fleet: Path, added: Path, tmp_path: Path, skulk: Skulk, again: list[str]
+) -> None:
+    (tmp_path / "config/skulk/ca/home").rename(tmp_path / "old")
+    assert "holds no ca.pem" in skulk(*again).stderr
+    out = tmp_path / "out"
+    assert skulk(*again[:-2], "--new-ca", "-o", str(out)).exit_code == 0
+    done = skulk(*again, "-o", str(tmp_path / "later"))
+    assert done.exit_code == 0, done.output
+    assert "not signed by this fleet's authority" in done.stdout
+    renewed = [*again[:-1], str(tmp_path / "later/mac-2.pem")]
+    assert "good, stays" in skulk(*renewed).stdout
+
+
+def test_a_node_without_a_certificate_gets_one(
+    fleet: Path, added: Path, tmp_path: Path, skulk: Skulk, again: list[str]
+) -> None:
+    added.with_suffix(".pem").unlink()
+    check = skulk(*again, "--check")
+    assert "reason       the node has none" in check.stdout
+    assert not added.with_suffix(".pem").exists()
+    assert skulk(*again).exit_code == 0
+    assert "good, stays" in skulk(*again).stdout
+
+
+def test_a_key_that_was_made_anew_needs_a_word_here_too(
+    fleet: Path, tmp_path: Path, added: Path, skulk: Skulk, again: list[str]
+) -> None:
+    fresh = requested(skulk, tmp_path / "again", "mac-2")
+    command = ["node", "sign", str(fresh), "--path", str(fleet), "--current", again[-1]]
+    before = state(fleet, fresh.parent)
+    done = skulk(*command)
+    assert (done.exit_code, "--new-key" in done.stderr) == (6, True)
+    assert state(fleet, fresh.parent) == before
+    done = skulk(*command, "--new-key")
+    assert done.exit_code == 0, done.output
+    assert "reason       it is for another key" in done.stdout
+
+
+def test_the_host_key_goes_into_the_manifest_without_its_comment(
+    fleet: Path, added: Path, skulk: Skulk, again: list[str]
+) -> None:
+    before = state(fleet, added.parent)
+    check = skulk(*again, "--ssh-host-key", f"{SSH_KEY} root@mac-2", "--check")
+    assert check.exit_code == 0, check.output
+    assert "to be written" in check.stdout
+    assert state(fleet, added.parent) == before
+    assert skulk(*again, "--ssh-host-key", f"{SSH_KEY} root@mac-2").exit_code == 0
+    assert f"  sshHostKey: {SSH_KEY}\n" in manifest(fleet).read_text()
+    assert "is there already" in skulk(*again, "--ssh-host-key", SSH_KEY).stdout
+    assert skulk("validate", str(fleet)).exit_code == 0
+
+
+def test_another_host_key_than_the_recorded_one_is_refused(fleet: Path, skulk: Skulk, again: list[str]) -> None:
+    """What answers at the address may be another machine."""
+    assert skulk(*again, "--ssh-host-key", SSH_KEY).exit_code == 0
+    text = manifest(fleet).read_text()
+    for more in ((), ("--check",)):
+        done = skulk(*again, "--ssh-host-key", OTHER_SSH_KEY, *more)
+        assert done.exit_code == 6
+        assert "fleet/nodes/mac-2.yaml:" in done.stderr
+        assert "--new-key" in done.stderr
+        assert manifest(fleet).read_text() == text
+    assert skulk(*again, "--ssh-host-key", OTHER_SSH_KEY, "--new-key").exit_code == 0
+    assert OTHER_SSH_KEY in manifest(fleet).read_text()
+
+
+# --- authority ----------------------------------------------------------------------------------------------
+
+
+def test_the_authority_is_made_once_and_shown_afterwards(fleet: Path, tmp_path: Path, skulk: Skulk) -> None:
+    command = ["node", "authority", "--path", str(fleet)]
+    ca = tmp_path / "config/skulk/ca/home"
+    missing = skulk(*command)
+    assert (missing.exit_code, "SK-CRT-003" in missing.stderr) == (2, True)
+    check = skulk(*command, "--new", "--check")
+    assert (check.exit_code, check.stdout.split()[0]) == (0, "changed")
+    assert not ca.exists()
+    made = skulk(*command, "--new")
+    assert made.exit_code == 0, made.output
+    assert made.stdout.startswith("changed ")
+    assert str(ca / "ca.key") in made.stdout
+    before = state(ca)
+    for more in ((), ("--new",), ("--check",), ("--new", "--check")):
+        shown = skulk(*command, *more)
+        assert (shown.exit_code, shown.stdout.split()[0]) == (0, "there")
+    assert state(ca) == before
+
+
+def test_a_second_authority_beside_enrolled_nodes_is_refused(
+    fleet: Path, tmp_path: Path, skulk: Skulk, again: list[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for more in (("--new",), ("--new", "--check"), ()):
+        done = skulk("node", "authority", "--path", str(fleet), "--ca", str(elsewhere), *more)
+        assert (done.exit_code, "SK-CRT-003" in done.stderr) == (2, True)
+        if more:
+            assert "mac-2" in done.stderr
+    assert not elsewhere.exists()
+
+
+def test_an_authority_inside_the_checkout_is_refused(fleet: Path, skulk: Skulk) -> None:
+    done = skulk("node", "authority", "--path", str(fleet), "--new", "--ca", str(fleet / "ca"))
+    assert done.exit_code == 2
+    assert "a commit would publish" in done.stderr
+    assert not (fleet / "ca").exists()
+
+
+def test_the_authoritys_key_is_closed_by_a_passphrase_from_a_file(fleet: Path, tmp_path: Path, skulk: Skulk) -> None:
+    secret = tmp_path / "passphrase"
+    secret.write_text("open sesame\n")
+    secret.chmod(0o600)
+    command = ["node", "authority", "--path", str(fleet)]
+    assert skulk(*command, "--new", "--passphrase-file", str(secret)).exit_code == 0
+    assert b"ENCRYPTED" in (tmp_path / "config/skulk/ca/home/ca.key").read_bytes()
+    assert skulk(*command).exit_code == 0, "to look at it nothing has to be opened"

@@ -202,6 +202,16 @@ def test_a_node_is_shown_with_its_health() -> None:
     assert (health["state"], [f["reason"] for f in health["findings"]]) == ("failing", ["DiskNearlyFull"])
 
 
+def test_a_node_that_runs_another_version_than_the_fleet_names_says_so_to_everybody() -> None:
+    made = two_on("b c")
+    for version, said in ((None, False), ("1.0", False), ("2.0", True)):
+        made.fleet = replace(made.fleet, version=version, places={"Fleet/demo": "fleet/fleet.yaml:7"})
+        view = made.view(A, {B: made.share(B)})
+        for name in ("a", "b"):
+            problems = str(named(view, "nodes", name).status["problems"])
+            assert ("runs Skulk 1.0, but fleet/fleet.yaml:7 wants 2.0" in problems) is said
+
+
 def test_the_load_comes_from_young_readings_else_from_the_share() -> None:
     made = two_on("b c")
     uid = made.start(B, running=1, waiting=0)

@@ -200,8 +200,11 @@ def renewal_reason(
         return "it names no host"
     if missing := [host for host in hosts if _general_name(host) not in names]:
         return f"it does not name {', '.join(missing)}"
-    if certificate.not_valid_after_utc - now < datetime.timedelta(days=RENEWAL_DAYS):
-        return f"it ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    ends = certificate.not_valid_after_utc
+    # None is signed beyond the authority's own end: a new one would end no later.
+    renewable = ends < authority.not_valid_after_utc
+    if ends <= now or (renewable and ends - now < datetime.timedelta(days=RENEWAL_DAYS)):
+        return f"it ends on {ends:%Y-%m-%d}"
     return ""
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
+
+from packaging.utils import parse_wheel_filename
+from packaging.version import Version
 
 from skulk.core.errors import REL_WHEEL, InvalidInput
 from skulk.core.release import Release
@@ -37,22 +41,27 @@ def read_wheel(path: Path) -> Wheel:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         with zipfile.ZipFile(path) as archive:
-            version = _version(archive)
+            version = _version(archive, path.name)
             requirements = {name: _text(archive, f"skulk/requirements/{name}") for name in REQUIREMENTS}
     except OSError as error:
         raise InvalidInput(REL_WHEEL, f"{path} cannot be read: {error.strerror}") from error
-    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, RuntimeError) as error:
+        # RuntimeError: it is encrypted, or packed in a way that this Python does not know.
         raise InvalidInput(REL_WHEEL, f"{path} is no wheel of Skulk: {error}") from error
     return Wheel(path, Release(version, digest), requirements)
 
 
-def _version(archive: zipfile.ZipFile) -> str:
+def _version(archive: zipfile.ZipFile, file_name: str) -> str:
+    # Installers go by the file's name, so one that was renamed by a download would only fail on the nodes.
+    project, named, *_ = parse_wheel_filename(file_name)
     names = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA") and name.count("/") == 1]
     if len(names) != 1:
         raise ValueError("it has no metadata")
     metadata = HeaderParser().parsestr(_text(archive, names[0]))
-    if metadata["Name"] != "skulk" or not metadata["Version"]:
-        raise ValueError(f"it is {metadata['Name']!r}")
+    if (metadata["Name"], project) != ("skulk", "skulk") or not metadata["Version"]:
+        raise ValueError(f"it is {metadata['Name']!r}, called {project!r}")
+    if Version(metadata["Version"]) != named:
+        raise ValueError(f"its metadata say version {metadata['Version']!r}")
     return str(metadata["Version"])
 
 

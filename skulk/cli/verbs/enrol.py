@@ -200,7 +200,9 @@ def sign(
                 "note: nodes that are enrolled already trust another authority; sign all of them anew", file=sys.stderr
             )
         signer = _authority(directory, checkout.fleet.namespace, new_ca, passphrase_file, now)
-        _certify(signer, request, hosts, now, where, replace=renew or new_key)
+        # The file that was judged a moment ago is the one that is to be replaced.
+        judged = current is not None and current.absolute() == (where / f"{node.name}.pem").absolute()
+        _certify(signer, request, hosts, now, where, replace=renew or new_key or judged)
         key_file = authority_files(directory)[1]
         print(f"authority    {where / 'ca.pem'}, until {signer.not_after:%Y-%m-%d}; its key: {key_file}")
     if reason and current is not None:

@@ -99,7 +99,12 @@ def preflight(
     if name not in fleet.nodes:
         known = ", ".join(sorted(fleet.nodes)) or "none"
         raise InvalidInput(CLI_USAGE, f"no Node manifest has the name {name!r}", fix=f"declared are: {known}")
-    text = sys.stdin.read() if str(probe) == "-" else probe.read_text(encoding="utf-8", errors="replace")
+    try:
+        printed = sys.stdin.buffer.read() if str(probe) == "-" else probe.read_bytes()
+    except OSError as error:
+        message = f"--probe: {probe} cannot be read: {error.strerror}"
+        raise InvalidInput(CLI_USAGE, message, fix="name the file with what the probe printed") from error
+    text = printed.decode("utf-8", errors="replace")
     try:
         found = read_probe(text)
     except ValueError as error:

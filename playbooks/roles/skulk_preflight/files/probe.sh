@@ -7,6 +7,7 @@ say probe 1
 system=$(uname -s)
 say system "$system"
 say machine "$(uname -m)"
+say bits "$(getconf LONG_BIT 2>/dev/null)"
 say epoch "$(date +%s)"
 say user "$(id -un)"
 say group "$(id -gn)"
@@ -45,13 +46,13 @@ for directory in "$program_dir" "$state_dir"; do
   say free "$(df -Pk "$place" | awk 'NR == 2 { print $4 }') $directory"
 done
 for port in $ports; do
-  if [ -r /proc/net/tcp ]; then
+  if [ "$system" = Darwin ]; then
+    netstat -an -p tcp 2>/dev/null |
+      awk -v port="[.]$port\$" '$6 == "LISTEN" && $4 ~ port { found = 1 } END { exit !found }' && say listen "$port"
+  else
     cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
       awk -v port="$(printf ':%04X' "$port")" '$4 == "0A" && substr($2, length($2) - 4) == port { found = 1 } END { exit !found }' &&
       say listen "$port"
-  else
-    netstat -an -p tcp 2>/dev/null |
-      awk -v port="\\.$port\$" '$6 == "LISTEN" && $4 ~ port { found = 1 } END { exit !found }' && say listen "$port"
   fi
 done
 if [ "$(id -u)" = 0 ]; then
