@@ -300,7 +300,7 @@ def _identity(name: NodeName, probe: Probe, plan: Plan) -> Iterator[Finding]:
             yield _problem(
                 "identity",
                 f"this machine is node {other} already: {where} says so",
-                f"correct the address of {name}, or run `skulk bootstrap --uninstall {other}` first",
+                f"correct the address of {name}, or run `skulk bootstrap --playbook uninstall {other}` first",
             )
             return
 
@@ -321,7 +321,7 @@ def _room(probe: Probe) -> Iterator[Finding]:
 
 def _ports(name: NodeName, probe: Probe, plan: Plan) -> Iterator[Finding]:
     if probe.service == "active":
-        # Its own. Whether it answers there is what `skulk node doctor` and the end of the run find out.
+        # Its own. Whether it answers there is what `skulk doctor` and the end of the run find out.
         return
     for port in plan.ports:
         if port in probe.listening:

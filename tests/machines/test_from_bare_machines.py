@@ -163,8 +163,8 @@ class Story:
     def models_answer(self) -> None:
         for host in self.hosts.values():
             until(lambda ip=host.ip: self.operator.settled(ip), f"{host.name} is in its place")
-        status = self.operator.get(self.hosts[LINUX_13].ip, "/fleet/v1/status")
-        assert (status["liveNodes"], status["nodes"]) == (3, 3), status
+        for host in self.hosts.values():
+            until(lambda ip=host.ip: self._live_nodes(ip) == 3, f"{host.name} sees all three")
         for host in self.hosts.values():
             # Certificates on all planes: nobody says that they are plain.
             nodes = self.operator.get(host.ip, "/fleet/v1/nodes")["items"]
@@ -180,6 +180,10 @@ class Story:
             for model in ("gguf", "mlx"):
                 until(lambda ip=host.ip, m=model: self._serves(ip, m), f"{model} answers through {host.name}")
                 assert self.operator.ask(host.ip, model, QUESTION) == ANSWER
+
+    def _live_nodes(self, ip: str) -> int:
+        (fleet,) = self.operator.get(ip, "/fleet/v1/fleet")["items"]
+        return int(fleet["status"]["liveNodes"])
 
     def _serves(self, ip: str, model: str) -> bool:
         items = self.operator.get(ip, "/fleet/v1/deployments")["items"]

@@ -153,7 +153,7 @@ def test_a_machine_that_is_another_node_already_is_left_alone() -> None:
     finding = only(judged(printed(LINUX, node_name="other")))
     assert finding.check == "identity"
     assert finding.message == "this machine is node other already: its node.toml says so"
-    assert "--uninstall other" in finding.fix
+    assert "--playbook uninstall other" in finding.fix
     finding = only(judged(printed(LINUX, node_name="box"), certificate_node="third"))
     assert finding.message == "this machine is node third already: its certificate says so"
     assert judged(printed(LINUX, node_name="box"), certificate_node="box") == ()

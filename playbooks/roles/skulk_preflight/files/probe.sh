@@ -64,7 +64,7 @@ if [ "$(id -u)" = 0 ]; then
     case $file in
     */ca.pem | */\*) ;;
     *.pem) say certificate "$(tr '\n' '|' <"$file")" ;;
-    *.csr) say request "$(tr '\n' '|' <"$file")" ;;
+    *.csr) [ ! -e "${file%.csr}.key" ] || say request "$(tr '\n' '|' <"$file")" ;;
     esac
   done
   say ssh_host_key "$(cat /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null)"
