@@ -94,17 +94,16 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    """Bound, so that nobody else takes it, and not listened on."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        yield server.getsockname()[1]
+def calling_port(port: int) -> Iterator[int]:
+    """Of a connection: nobody listens on it."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        yield client.getsockname()[1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this is no Linux")
 @pytest.mark.parametrize("shell", SHELLS)
-def test_this_machine_is_described(machine: Machine, shell: str, port: int, closed_port: int) -> None:
-    machine.ports = (closed_port, port)
+def test_this_machine_is_described(machine: Machine, shell: str, port: int, calling_port: int) -> None:
+    machine.ports = (calling_port, port)
     probe = machine.look(shell)
     assert (probe.os, probe.machine, probe.bits) == ("linux", os.uname().machine, 64)
     assert abs(probe.epoch - time.time()) < 60
