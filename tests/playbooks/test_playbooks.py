@@ -51,7 +51,7 @@ def test_ansible_takes_the_playbooks(tmp_path: Path) -> None:
     assert all(f"playbook: {playbook}" in done.stdout for playbook in playbooks)
 
 
-# Some twenty seconds on an idle machine.
+# More than a minute of one core.
 @pytest.mark.timeout(600)
 def test_the_linter_finds_nothing(tmp_path: Path) -> None:
     done = ansible(tmp_path, "ansible-lint", "--offline", "--profile", "production", "--nocolor", "playbooks")
