@@ -236,6 +236,19 @@ def test_a_mac_is_described(mac: Machine, shell: str) -> None:
     assert mac.look(shell).service == "active"
 
 
+def test_on_a_mac_without_developer_tools_nothing_is_run_that_would_ask_for_them(
+    mac: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+    del mac.programs["git"]
+    mac.programs["xcode-select"] = "exit 0"
+    assert mac.look().git, "the test's own git is not in /usr/bin"
+    mac.programs["xcode-select"] = "echo 'xcode-select: error: unable to get active developer directory' >&2; exit 2"
+    probe = mac.look()
+    assert not probe.git
+    assert [python.path for python in probe.pythons if python.path.startswith("/usr/bin/")] == []
+
+
 def test_it_leaves_nothing_behind(machine: Machine) -> None:
     left_by_an_earlier_run(machine)
     machine.programs["id"] = SUPERUSER
