@@ -38,6 +38,27 @@ def test_a_node_without_a_commit_or_about_to_end_is_not_ready(serving, gateway):
         assert "[-]closing" in http.get("/readyz?verbose=1").text
 
 
+def test_settled_asks_for_more_than_ready(serving, gateway):
+    loading = Check("placements", False, "1 of 2 placements are ready", settling=True)
+    with gateway.http() as http:
+        serving.publish(checks=(loading,))
+        assert http.get("/readyz").status_code == 200, "it serves what it has"
+        for asked in ("settled", "settled=1", "settled=true"):
+            assert (http.get(f"/readyz?{asked}").status_code, http.get(f"/readyz?{asked}").text) == (503, "not ready\n")
+            assert http.head(f"/readyz?{asked}").status_code == 503
+        assert http.get("/readyz?settled=false").status_code == 200
+        assert http.get("/livez?settled").status_code == 200
+        verbose = http.get("/readyz?settled&verbose")
+        assert verbose.text.endswith("readyz failed\n")
+        assert "[-]placements 1 of 2 placements are ready" in verbose.text
+        plain = http.get("/readyz?verbose")
+        assert (plain.status_code, "[-]placements" in plain.text) == (200, True), "named, though it does not count"
+        serving.publish(checks=(Check("placements", True, "2 of 2 placements are ready", settling=True),))
+        assert http.get("/readyz?settled").status_code == 200
+        serving.publish(in_force=None)
+        assert http.get("/readyz?settled").status_code == 503, "what counts for ready counts here too"
+
+
 def test_live_looks_at_the_loop_alone(serving, gateway):
     with gateway.http() as http:
         serving.publish(in_force=None, closing=True, checks=(Check("source", False, "x"), Check("loop", True, "")))

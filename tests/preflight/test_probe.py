@@ -94,17 +94,16 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    """Bound, so that nobody else takes it, and not listened on."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        yield server.getsockname()[1]
+def calling_port(port: int) -> Iterator[int]:
+    """Of a connection: nobody listens on it."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        yield client.getsockname()[1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this is no Linux")
 @pytest.mark.parametrize("shell", SHELLS)
-def test_this_machine_is_described(machine: Machine, shell: str, port: int, closed_port: int) -> None:
-    machine.ports = (closed_port, port)
+def test_this_machine_is_described(machine: Machine, shell: str, port: int, calling_port: int) -> None:
+    machine.ports = (calling_port, port)
     probe = machine.look(shell)
     assert (probe.os, probe.machine, probe.bits) == ("linux", os.uname().machine, 64)
     assert abs(probe.epoch - time.time()) < 60
@@ -235,6 +234,19 @@ def test_a_mac_is_described(mac: Machine, shell: str) -> None:
     assert probe.service == "absent"
     mac.programs["launchctl"] = '[ "$*" = "print system/dev.skulk.node" ]'
     assert mac.look(shell).service == "active"
+
+
+def test_on_a_mac_without_developer_tools_nothing_is_run_that_would_ask_for_them(
+    mac: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+    del mac.programs["git"]
+    mac.programs["xcode-select"] = "exit 0"
+    assert mac.look().git, "the test's own git is not in /usr/bin"
+    mac.programs["xcode-select"] = "echo 'xcode-select: error: unable to get active developer directory' >&2; exit 2"
+    probe = mac.look()
+    assert not probe.git
+    assert [python.path for python in probe.pythons if python.path.startswith("/usr/bin/")] == []
 
 
 def test_it_leaves_nothing_behind(machine: Machine) -> None:

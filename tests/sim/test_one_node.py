@@ -6,6 +6,7 @@ import pytest
 from simworlds import card, deployment, fleet, node, tree
 
 from skulk.core.domain import ConditionType, LastWords, PlacementUid, Status
+from skulk.gateway.readiness import is_ready
 from skulk.sim.clock import Deadlock, VirtualClock, run
 from skulk.sim.node import SimNode
 
@@ -44,6 +45,31 @@ def test_a_commit_becomes_ready():
         assert list(sim.serving) == ["chat"]
         assert sim.condition(ConditionType.READY)[:2] == (Status.TRUE, "Converged")
         assert sim.host.violations == []
+
+    run(story())
+
+
+def test_a_node_is_in_its_place_when_a_document_says_what_runs_and_all_of_it_runs():
+    def settling(sim: SimNode) -> dict[str, tuple[bool, str]]:
+        return {check.name: (check.ok, check.message) for check in sim.loop.view.checks if check.settling}
+
+    async def story() -> None:
+        sim = SimNode()
+        await sim.boot()
+        await sim.run_for(5)
+        assert settling(sim)["placements"] == (False, "no document yet")
+        assert settling(sim)["planes"] == (True, "0 of 0 other nodes are seen"), "a single node waits for nobody"
+        sim.host.crash_on_load.add("chat")
+        sim.repo.commit(tree(CHAT, CARDS))
+        await sim.run_for(30)
+        assert settling(sim)["placements"] == (False, "0 of 1 placements are ready")
+        assert is_ready(sim.loop.view), "it can serve"
+        assert not is_ready(sim.loop.view, settled=True)
+        sim.host.crash_on_load.clear()
+        sim.loop.reset(frozenset(PlacementUid(r.name) for r in sim.loop.view.resources["placements"]))
+        await sim.run_for(30)
+        assert settling(sim)["placements"] == (True, "1 of 1 placements are ready")
+        assert is_ready(sim.loop.view, settled=True)
 
     run(story())
 

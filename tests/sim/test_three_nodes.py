@@ -64,6 +64,26 @@ def test_the_death_of_the_coordinator_moves_nothing_and_another_one_goes_on():
     story(body)
 
 
+def test_a_node_is_in_its_place_when_it_sees_another_one():
+    def seen(fleet: Fleet, name: str) -> tuple[bool, str]:
+        (check,) = [check for check in fleet[name].loop.view.checks if check.name == "planes"]
+        assert check.settling
+        return check.ok, check.message
+
+    async def body(fleet: Fleet) -> None:
+        commit = fleet.repo.commit(TWICE)
+        await fleet.boot()
+        await fleet.until(lambda: fleet.agreed(commit) and fleet.ready(2))
+        await fleet.until(lambda: seen(fleet, "a") == (True, "2 of 2 other nodes are seen"))
+        fleet.network.partition(("a",), ("b", "c"))
+        await fleet.until(lambda: seen(fleet, "a") == (False, "0 of 2 other nodes are seen"))
+        await fleet.until(lambda: seen(fleet, "b") == (True, "1 of 2 other nodes are seen"))
+        fleet.network.heal()
+        await fleet.until(lambda: seen(fleet, "a")[0])
+
+    story(body)
+
+
 def test_two_sides_of_a_cut_go_on_and_fold_back_into_one_document():
     async def body(fleet: Fleet) -> None:
         commit = fleet.repo.commit(TWICE)

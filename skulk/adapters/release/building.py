@@ -60,6 +60,9 @@ def _lay_out(wheel: Wheel, draft: Path, directory: Path) -> None:
     release = wheel.release
     facts = {"name": release.name, "version": release.version, "digest": release.digest, "wheel": wheel.path.name}
     (draft / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    if directory.exists() and not (directory / MANIFEST).is_file():
+        # What is left of one that somebody was removing.
+        shutil.rmtree(directory, ignore_errors=True)
     try:
         draft.rename(directory)
     except OSError as error:

@@ -31,10 +31,14 @@ else
   else say service absent; fi
   if [ -n "$(ls /var/lib/dpkg/updates 2>/dev/null)" ]; then say dpkg interrupted; fi
 fi
-# On a Mac without developer tools `git` is there, and does nothing but ask for them.
-if git --version >/dev/null 2>&1; then say git yes; fi
+# On a Mac without developer tools git and python3 are there, and do nothing but open a window that asks for them.
+tools=yes
+if [ "$system" = Darwin ] && ! xcode-select -p >/dev/null 2>&1; then tools=no; fi
+asks() { [ $tools = no ] && [ "$(command -v "$1")" = "/usr/bin/$1" ]; }
+if ! asks git && git --version >/dev/null 2>&1; then say git yes; fi
 if [ -x /opt/homebrew/bin/brew ]; then say brew /opt/homebrew/bin/brew; fi
 for python in python3 python3.14 python3.13 python3.12 python3.11; do
+  asks "$python" && continue
   found=$("$python" -c 'import sys; print("%d.%d.%d %s" % (sys.version_info[:3] + (sys.executable,)))' 2>/dev/null) || continue
   say python "$found"
 done
