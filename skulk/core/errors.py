@@ -263,7 +263,9 @@ REL_DOWNLOAD = code(
     "SK-REL-007", "a package for a wheelhouse could not be fetched", "correct what pip says, then run it again"
 )
 REL_WANTED = code(
-    "SK-REL-008", "what the Fleet wants cannot be read on this node", "see the daemon's log: has it accepted a commit?"
+    "SK-REL-008",
+    "what the Fleet wants cannot be read on this node",
+    "see the daemon's log for the commit that it accepted",
 )
 REL_INSTALL = code(
     "SK-REL-009",

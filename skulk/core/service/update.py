@@ -50,8 +50,8 @@ def update_unit(service: UpdateService) -> str:
         "Type=oneshot",
         f"ExecStart={argument(service.program)} node update --boot --config {argument(service.config)}",
         f"TimeoutStartSec={UPDATE_SECONDS_MAX}",
-        "# What is installed is read by the daemon's account.",
-        "UMask=0022",
+        # What it installs it makes readable by itself.
+        "UMask=0077",
         "ProtectSystem=strict",
         f"ProtectHome={'read-only' if below_home else 'yes'}",
         f"ReadWritePaths={word(service.program_dir)}",
@@ -63,6 +63,8 @@ def update_unit(service: UpdateService) -> str:
         "ProcSubset=pid",
         "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
         "SystemCallFilter=@system-service",
+        # Not @privileged: it holds the calls that change the account.
+        "SystemCallFilter=~@resources",
         "SystemCallErrorNumber=EPERM",
         "SystemCallArchitectures=native",
     ]
@@ -103,7 +105,7 @@ def update_plist(service: UpdateService) -> str:
             "EnvironmentVariables": {"PATH": SEARCH_PATH},
             "RunAtLoad": True,
             "LaunchOnlyOnce": True,
-            "Umask": 0o022,
+            "Umask": 0o077,
             "StandardOutPath": f"{service.log_dir}/update.out",
             "StandardErrorPath": f"{service.log_dir}/update.err",
         }
