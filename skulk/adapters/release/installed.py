@@ -196,14 +196,13 @@ class ProgramDir:
             shutil.rmtree(self._directory / folder / release.name, ignore_errors=True)
 
     def _run(self, what: str, command: Sequence[str | Path], supply: Wheelhouse | None = None) -> str:
-        environment = dict(self._environment)
         if supply is not None:
-            links = supply.links
-            environment |= {"UV_FIND_LINKS": links, "UV_NO_INDEX": "1", "PIP_FIND_LINKS": links, "PIP_NO_INDEX": "1"}
+            # Not by the environment: uv has no variable for the first of them.
+            command = [*command, "--no-index", "--find-links", supply.links]
         try:
             done = subprocess.run(
                 [str(part) for part in command],
-                env=environment,
+                env=self._environment,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

@@ -105,7 +105,7 @@ def _fill_target(
         return
     progress(f"{target.name}: fetching {len(lacking)} packages")
     for batch in _rounds(lacking):
-        pip.download(batch, target)
+        digests.forget(pip.download(batch, target))
     for pin in lacking:
         name = digests.wheel_of(pin, target)
         if name is None:
@@ -139,6 +139,11 @@ class _Digests:
                 self._known[name] = hashlib.file_digest(stream, "sha256").hexdigest()
         return self._known[name]
 
+    def forget(self, names: Iterable[str]) -> None:
+        """These files are others now."""
+        for name in names:
+            self._known.pop(name, None)
+
     def wheel_of(self, pin: Pinned, target: Target) -> str | None:
         fitting = (name for name in self.names() if fits(pin, target, name))
         return next((name for name in fitting if self.of(name) in pin.digests), None)
@@ -159,7 +164,8 @@ class _Pip:
         if self._scratch is not None:
             self._scratch.cleanup()
 
-    def download(self, pins: Sequence[Pinned], target: Target) -> None:
+    def download(self, pins: Sequence[Pinned], target: Target) -> list[str]:
+        """Bring the wheels into the directory; their names."""
         scratch, python = self._made()
         requirements, staging = scratch / "requirements.txt", scratch / "wheels"
         requirements.write_text("".join(f"{pin.line}\n" for pin in pins), encoding="utf-8")
@@ -167,9 +173,11 @@ class _Pip:
         pip = [python, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
         pip += ["--no-deps", "--only-binary=:all:", "--require-hashes", f"--requirement={requirements}"]
         _run([*pip, f"--dest={staging}", *pip_options(target)], target.name)
-        for wheel in sorted(staging.glob("*.whl")):
+        wheels = sorted(staging.glob("*.whl"))
+        for wheel in wheels:
             # pip has compared the hash; a file of that name with other content is a leftover.
             wheel.replace(self._directory / wheel.name)
+        return [wheel.name for wheel in wheels]
 
     def _made(self) -> tuple[Path, str]:
         if self._scratch is None:
