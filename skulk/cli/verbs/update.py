@@ -18,7 +18,7 @@ from skulk.core.errors import CLI_USAGE, REL_INSTALL, InvalidInput, Terminal
 
 UPDATE_EXAMPLES = (
     "skulk node update --config /etc/skulk/node.toml --check",
-    "sudo skulk node update --config /etc/skulk/node.toml",
+    "skulk node update --config /etc/skulk/node.toml",
 )
 WHEELHOUSE_EXAMPLES = (
     "skulk node wheelhouse wheels",
