@@ -31,6 +31,7 @@ from skulk.cli.verbs import (
     secrets,
     states,
     top,
+    update,
     validate,
     version,
     wait,
@@ -86,6 +87,8 @@ GROUPS: tuple[tuple[str, str, tuple[Verb, ...]], ...] = (
             ("release", machines.release, machines.RELEASE_EXAMPLES),
             ("preflight", machines.preflight, machines.PREFLIGHT_EXAMPLES),
             ("engines", machines.engines, machines.ENGINES_EXAMPLES),
+            ("wheelhouse", update.wheelhouse, update.WHEELHOUSE_EXAMPLES),
+            ("update", update.update, update.UPDATE_EXAMPLES),
         ),
     ),
     (

@@ -256,6 +256,22 @@ REL_VERSION = code(
 )
 REL_MACHINE = code("SK-REL-004", "the machine cannot be this node", "see the findings; nothing was changed")
 REL_PROBE = code("SK-REL-005", "the machine did not answer the probe", "try `ssh HOST true`, then run it again")
+REL_WHEELHOUSE = code(
+    "SK-REL-006", "a wheelhouse cannot be used", "fill it with `skulk node wheelhouse DIR`; docs/guides/air-gapped.md"
+)
+REL_DOWNLOAD = code(
+    "SK-REL-007", "a package for a wheelhouse could not be fetched", "correct what pip says, then run it again"
+)
+REL_WANTED = code(
+    "SK-REL-008",
+    "what the Fleet wants cannot be read on this node",
+    "see the daemon's log for the commit that it accepted",
+)
+REL_INSTALL = code(
+    "SK-REL-009",
+    "the release could not be installed, and the one before stays",
+    "correct what is named, then try again",
+)
 
 # --- secrets ------------------------------------------------------------------------------------------------
 SEC_FILE = code(

@@ -22,6 +22,7 @@ from skulk.core import errors
 from skulk.core.domain import VerifyMode
 from skulk.core.environment import parse_environment
 from skulk.core.legacy import OldVariable, new_names
+from skulk.core.update import wheelhouse
 
 if TYPE_CHECKING:
     from skulk.adapters.zenoh.settings import PlaneSettings
@@ -153,6 +154,27 @@ class LogTable(_Table):
         return _bytes(value)
 
 
+class UpdateTable(_Table):
+    """How the node brings itself to the version that the Fleet names (`spec.version`); off until `on_boot` is set."""
+
+    on_boot: bool = Field(False, description="Go over to the Fleet's version when the machine starts.")
+    wheelhouse: str | None = Field(
+        None, description="Where releases and packages come from: an absolute directory or an https:// URL."
+    )
+    program_dir: Path = Field(Path("/opt/skulk"), description="Where releases are installed.")
+
+    @field_validator("wheelhouse")
+    @classmethod
+    def _location(cls, value: str | None) -> str | None:
+        return None if value is None else wheelhouse(value).location
+
+    @model_validator(mode="after")
+    def _supplied(self) -> UpdateTable:
+        if self.on_boot and self.wheelhouse is None:
+            raise ValueError("update.onBoot needs update.wheelhouse")
+        return self
+
+
 class NodeConfig(_Table):
     """All of node.toml. Paths may start with `~`; relative ones are relative to the file (`source.url` is not a
     path but an address)."""
@@ -175,6 +197,7 @@ class NodeConfig(_Table):
     planes: PlanesTable = PlanesTable()
     source: SourceTable
     webhook: WebhookTable = WebhookTable()
+    update: UpdateTable = UpdateTable()
 
     @field_validator("memory_cap", mode="before")
     @classmethod
@@ -334,6 +357,7 @@ def _resolved(config: NodeConfig, base: Path) -> NodeConfig:
             "model_roots": tuple(absolute(root) for root in config.model_roots),
             "log": config.log.model_copy(update={"file": absolute(config.log.file)}),
             "source": source,
+            "update": config.update.model_copy(update={"program_dir": absolute(config.update.program_dir)}),
             "webhook": config.webhook.model_copy(update={"secret_file": absolute(config.webhook.secret_file)}),
         }
     )

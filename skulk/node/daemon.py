@@ -22,9 +22,7 @@ from pathlib import Path
 import structlog
 
 from skulk import __version__
-from skulk.adapters.directory import DirectorySource
 from skulk.adapters.engine_envs import EngineCatalogue
-from skulk.adapters.git import GitRepo
 from skulk.adapters.hardware import MachineProbe
 from skulk.adapters.runners import RunnerProcesses, place_runner_code
 from skulk.adapters.telemetry import MachineSampler, disks_of
@@ -39,7 +37,7 @@ from skulk.core.domain import (
     NodeName,
     Owner,
 )
-from skulk.core.ports import Machine, Repo
+from skulk.core.ports import Machine
 from skulk.core.reconcile import limits
 from skulk.core.reconcile.acceptance import SourcePolicy
 from skulk.gateway import GatewaySettings, create_app
@@ -57,6 +55,7 @@ from skulk.node.logs import configure
 from skulk.node.loop import NodeLoop, Ports
 from skulk.node.network import FleetPlanes, Network, alone
 from skulk.node.notify import ServiceManager
+from skulk.node.repository import repository
 from skulk.node.runner_logs import RunnerLogs
 from skulk.node.serving import BEAT_SECONDS_MAX, NodeServing
 from skulk.node.source import SourceLoop
@@ -159,7 +158,7 @@ class Daemon:
             clock=self._clock.now,
         )
         journal = FileJournal(config.state_dir / "journal.json")
-        repo = _repo(config)
+        repo = repository(config)
         self._coordination = Coordination(node, journal, self._clock, self._wake, obtain=self._obtain)
         self._exchange = CommitExchange(repo, self._clock, hold=self._coordination.hold_bundles)
         self._source = SourceLoop(
@@ -436,19 +435,3 @@ class _InstallingProbe(MachineProbe):
 
 def _wanted(config: NodeConfig) -> Wanted:
     return Wanted(config.engines, config.install_engines)
-
-
-def _repo(config: NodeConfig) -> Repo:
-    source = config.source
-    if source.directory is not None:
-        return DirectorySource(source.directory, keep_dir=config.state_dir / "source")
-    assert source.url is not None, "node.toml is validated"
-    return GitRepo(
-        source.url,
-        source.branch,
-        config.state_dir / "mirror.git",
-        source.path,
-        allowed_signers=source.allowed_signers,
-        gpg_home=source.gpg_home,
-        timeout_seconds=source.timeout_seconds,
-    )

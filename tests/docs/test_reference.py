@@ -186,11 +186,15 @@ VALUES = {
     "source.pollSeconds": "12.5",
     "webhook.secretFile": "/somewhere",
     "webhook.secretEnv": "SOMETHING",
+    "update.onBoot": "true",
+    "update.wheelhouse": "/somewhere",
+    "update.programDir": "/somewhere",
 }
 # What a key cannot be given without.
 BESIDES = {
     **dict.fromkeys(("planes.ca", "planes.certificate", "planes.key"), 'ca = "a"\ncertificate = "b"\nkey = "c"\n'),
     "planes.seeds": 'listen = ["tcp/127.0.0.1:8"]\n',
+    "update.onBoot": 'wheelhouse = "/wheels"\n',
 }
 
 

@@ -1,4 +1,5 @@
-"""Making a release on the operator's machine: the wheel, built from this source tree or given, and its requirements."""
+"""Releases: made on the operator's machine (a wheel and its requirements, a wheelhouse for nodes without an index), and
+installed by a node itself when it updates."""
 
 from skulk.adapters.release.building import make_release, source_tree
 from skulk.adapters.release.wheel import Wheel, read_wheel

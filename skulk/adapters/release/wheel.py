@@ -51,6 +51,23 @@ def read_wheel(path: Path) -> Wheel:
     return Wheel(path, Release(version, digest), requirements)
 
 
+def engine_requirements(path: Path, engine: str) -> str:
+    """The pinned requirements of an engine, as the wheel has them. Raises InvalidInput REL_WHEEL for an unknown one."""
+    folder = "skulk/engines/requirements/"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            known = sorted(
+                name.removeprefix(folder).removesuffix(".txt")
+                for name in archive.namelist()
+                if name.startswith(folder) and name.endswith(".txt")
+            )
+            if engine in known:
+                return _text(archive, f"{folder}{engine}.txt")
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise InvalidInput(REL_WHEEL, f"{path} cannot be read: {error}") from error
+    raise InvalidInput(REL_WHEEL, f"{path.name} has no engine {engine!r}", fix=f"known are: {', '.join(known)}")
+
+
 def _version(archive: zipfile.ZipFile, file_name: str) -> str:
     # Installers go by the file's name, so one that was renamed by a download would only fail on the nodes.
     project, named, *_ = parse_wheel_filename(file_name)

@@ -54,7 +54,7 @@ def release(
     """Lay out what nodes install: the wheel, its requirements pinned by hash, and a description."""
     from skulk.adapters.release import make_release
 
-    parent = out if out is not None else _cache() / "releases"
+    parent = out if out is not None else releases_dir()
     made, directory = make_release(parent, wheel)
     if path is not None:
         fleet = read_checkout(path).fleet
@@ -71,8 +71,9 @@ def release(
         print(f"directory  {directory}")
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "skulk"
+def releases_dir() -> Path:
+    """Where releases are laid out on the operator's machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "skulk" / "releases"
 
 
 def preflight(

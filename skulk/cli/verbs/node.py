@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,12 +18,16 @@ from skulk.cli.options import DEFAULT_CONFIG, ConfigOption
 from skulk.cli.scaffold.model import name_from
 from skulk.core.errors import CLI_USAGE, InvalidInput
 
+if TYPE_CHECKING:
+    from skulk.node.config import NodeConfig
+
 RUN_EXAMPLES = ("skulk node run --config node.toml",)
 STOP_EXAMPLES = ("skulk node stop --config node.toml",)
 SERVICE_EXAMPLES = (
     "skulk node service --config /etc/skulk/node.toml > skulk-node.service",
     "skulk node service --config /etc/skulk/node.toml --user skulk --group render --group video",
     "skulk node service --format launchd --user me --log-dir /usr/local/var/log/skulk > dev.skulk.node.plist",
+    "skulk node service --part update --config /etc/skulk/node.toml > skulk-update.service",
 )
 SHIPPER_EXAMPLES = (
     "skulk node shipper --program /usr/bin/vector --config /etc/skulk/vector.yaml > skulk-logs.service",
@@ -38,6 +42,13 @@ class ServiceManagerName(StrEnum):
 
     SYSTEMD = "systemd"
     LAUNCHD = "launchd"
+
+
+class ServicePart(StrEnum):
+    """The services of a node."""
+
+    NODE = "node"
+    UPDATE = "update"
 
 
 FormOption = Annotated[
@@ -85,7 +96,12 @@ def probe(
 def service(
     config: ConfigOption = DEFAULT_CONFIG,
     form: FormOption = None,
-    user: Annotated[str, typer.Option("--user", help="Whom the daemon runs as.")] = "skulk",
+    part: Annotated[
+        ServicePart, typer.Option("--part", help="The daemon, or the update before it, which runs as root.")
+    ] = ServicePart.NODE,
+    user: Annotated[
+        str | None, typer.Option("--user", show_default="skulk", help="Whom the daemon runs as; part node only.")
+    ] = None,
     group: Annotated[
         list[str] | None,
         typer.Option("--group", show_default=False, help="Further group, such as an accelerator's; systemd only."),
@@ -101,6 +117,15 @@ def service(
 
     found = load_config(config)
     chosen = form or _this_machines()
+    if chosen is ServiceManagerName.SYSTEMD and log_dir is not None:
+        raise InvalidInput(CLI_USAGE, "--log-dir has no effect with systemd", fix="leave it out: the journal has it")
+    if part is ServicePart.UPDATE:
+        for option, value in (("--user", user), ("--group", group)):
+            if value:
+                raise InvalidInput(CLI_USAGE, f"{option} has no effect on the update", fix="leave it out: it is root's")
+        _print_update(found, config, program, log_dir, chosen)
+        return
+    user = user or "skulk"
     source, planes = found.source, found.planes
     reads = (*found.model_roots, source.allowed_signers, source.gpg_home, source.directory)
     reads += (planes.ca, planes.certificate, planes.key, found.webhook.secret_file)
@@ -119,9 +144,24 @@ def service(
     )
     if chosen is ServiceManagerName.LAUNCHD and made.groups:
         raise InvalidInput(CLI_USAGE, "--group has no effect with launchd", fix="leave it out")
-    if chosen is ServiceManagerName.SYSTEMD and made.log_dir:
-        raise InvalidInput(CLI_USAGE, "--log-dir has no effect with systemd", fix="leave it out: the journal has it")
     _print(lambda: launchd_plist(made) if chosen is ServiceManagerName.LAUNCHD else systemd_unit(made))
+
+
+def _print_update(
+    found: NodeConfig, config: Path, program: Path | None, log_dir: Path | None, chosen: ServiceManagerName
+) -> None:
+    from skulk.core.service import UpdateService, update_plist, update_unit
+
+    supply = found.update.wheelhouse
+    made = UpdateService(
+        program=str((program or Path(sys.argv[0])).absolute()),
+        config=str(config.absolute()),
+        program_dir=str(found.update.program_dir),
+        reads=(str(found.state_dir), *((supply,) if supply is not None and supply.startswith("/") else ())),
+    )
+    if log_dir is not None:
+        made = replace(made, log_dir=str(log_dir.absolute()))
+    _print(lambda: update_plist(made) if chosen is ServiceManagerName.LAUNCHD else update_unit(made))
 
 
 def shipper(

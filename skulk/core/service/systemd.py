@@ -22,7 +22,7 @@ WATCHDOG_SECONDS = 60
 # A daemon that fails is not started again for ever: after that somebody has to look.
 RESTARTS_MAX = 10
 RESTARTS_WITHIN_SECONDS = 300
-_HOMES = ("/home", "/root", "/run/user")
+HOMES = ("/home", "/root", "/run/user")
 
 
 def systemd_unit(service: Service) -> str:
@@ -75,7 +75,7 @@ def _service(service: Service) -> list[str]:
 
 def _hardening(service: Service) -> Iterable[str]:
     everything = (service.program, service.config, *service.writes, *service.reads)
-    below_home = any(f"{path}/".startswith(f"{home}/") for path in everything for home in _HOMES)
+    below_home = any(f"{path}/".startswith(f"{home}/") for path in everything for home in HOMES)
     yield "ProtectSystem=strict"
     yield f"ProtectHome={'read-only' if below_home else 'yes'}"
     yield f"ReadWritePaths={' '.join(word(path) for path in dict.fromkeys(service.writes))}"
