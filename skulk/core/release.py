@@ -38,6 +38,5 @@ def other_version(fleet: Fleet | None, running: str) -> tuple[str, ...]:
     if fleet is None or fleet.version is None or fleet.version == running:
         return ()
     place = fleet.places.get(f"Fleet/{fleet.name}", "fleet/fleet.yaml")
-    return (
-        f"runs Skulk {running}, but {place} wants {fleet.version}: `skulk bootstrap --playbook upgrade` brings it there",
-    )
+    fix = "`skulk bootstrap --playbook upgrade` brings it there"
+    return (f"runs Skulk {running}, but {place} wants {fleet.version}: {fix}",)
