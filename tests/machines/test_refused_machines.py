@@ -42,8 +42,9 @@ def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_changed(hosts: 
         failure = refused.nodes[NODE]["failure"]
         assert failure["task"].startswith("skulk_preflight"), failure
         assert "sudo" in failure["sentence"], failure
-        assert f"fleet/nodes/{NODE}.yaml:" in failure["sentence"], failure
-        assert refused.exit_code == 6
+        assert "--ask-become-pass" in failure["fix"], failure
+        assert refused.exit_code == 1
+        assert untouched(host) == []
         host.run("mv", "/root/ops", "/etc/sudoers.d/ops")
 
         host.write("/etc/skulk/node.toml", 'name = "other"\n')
