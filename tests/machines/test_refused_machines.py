@@ -35,7 +35,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_changed(hosts: 
         operator.write(fleet_files({NODE: (host.ip, linux, "llama_cpp-cpu"), AWAY: (nobody, linux, "llama_cpp-cpu")}))
         operator.push("Declare a machine, and one that is not there")
 
-        host.run("mv", "/etc/sudoers.d/ops", "/root/ops")
+        host.run("mv", "/etc/sudoers.d/ops", "/var/tmp/ops")
         refused = operator.bootstrap("--new-ca")
         assert refused.nodes[AWAY]["status"] == "unreachable", refused.nodes
         assert nobody in refused.nodes[AWAY]["failure"]["sentence"]
@@ -45,7 +45,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_changed(hosts: 
         assert "--ask-become-pass" in failure["fix"], failure
         assert refused.exit_code == 1
         assert untouched(host) == []
-        host.run("mv", "/root/ops", "/etc/sudoers.d/ops")
+        host.run("mv", "/var/tmp/ops", "/etc/sudoers.d/ops")
 
         host.write("/etc/skulk/node.toml", 'name = "other"\n')
         host.write(
