@@ -202,7 +202,7 @@ def error_of(refusal: RunnerRefusal) -> RequestError:
     slug = "context_length_exceeded" if code is REQ_CONTEXT else None
     error = RetriableRefusal if refusal.retriable else RequestError
     status = refusal.status if 400 <= refusal.status < 600 else 502
-    return error(code, refusal.message, status=status, kind=kind, slug=slug)
+    return error(code, refusal.message, status=status, kind=kind, param=refusal.param, slug=slug)
 
 
 def _bytes_of(tokens: Tokens) -> int:

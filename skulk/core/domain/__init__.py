@@ -57,6 +57,7 @@ from skulk.core.domain.requests import (
     Owner,
     RunnerRefusal,
     Sampling,
+    TokenLogprob,
     Tokens,
 )
 from skulk.core.domain.runners import LastWords, Launch, Link, RunnerFacts, RunnerReport, WeightsFacts
@@ -132,6 +133,7 @@ __all__ = [
     "Spread",
     "SshAccess",
     "Status",
+    "TokenLogprob",
     "Tokens",
     "Topic",
     "Unplaced",

@@ -20,9 +20,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is drawn: a pure function of (logits, these values, seed, position).
+    """How the next token is drawn: a pure function of (logits, ids so far, these values, seed, position).
 
-    temperature 0 is greedy. top_k 0 and min_p 0 are off; top_p 1 is off. seed is 64 bit unsigned.
+    temperature 0 is greedy. top_k 0 and min_p 0 are off; top_p 1 is off. seed is 64 bit unsigned. A
+    repetition_penalty of 1 is off, the other penalties and biases at 0.
     """
 
     seed: int
@@ -30,6 +31,16 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    """Divides positive logits, multiplies negative ones, of what stands in the last `repetition_context` tokens of
+    prompt and answer."""
+    repetition_context: int = 20
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit once for every time that the answer holds it already."""
+    presence_penalty: float = 0.0
+    """Subtracted once from every token that the answer holds already."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,13 @@ class GenerationRequest:
     """None: as many as the context leaves (bounded by the default of the gateway)."""
     stop: tuple[str, ...] = ()
     template: Mapping[str, object] = field(default_factory=dict)
-    """Template variables such as enable_thinking."""
+    """Template variables such as enable_thinking and tools."""
+    logprobs: int | None = None
+    """None: not wanted. Else the log-probability of every token, and of this many most probable alternatives."""
+    grammar: str = ""
+    """What the answer may be, in llguidance's Lark; see `skulk.core.dialects.grammar`. Empty: anything."""
+    tenant: str = ""
+    """Name of the API key; queued requests of different tenants take turns."""
     now: float = 0.0
     """Seconds of the epoch, for templates that show the date; filled in by the owner."""
     deadline_seconds: float = 600.0
@@ -79,6 +96,8 @@ class Accepted:
     """The rendered prompt ends inside a reasoning block."""
     context_left: int
     """Tokens that may still be generated."""
+    queue_seconds: float = 0.0
+    """How long the request waited for a free slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +108,19 @@ class RunnerRefusal:
     message: str
     status: int
     retriable: bool = False
+    param: str | None = None
+    """The field of the client's request that is at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural logarithms of probabilities by the model alone: before biases, penalties, temperature and grammar."""
+
+    data: bytes
+    """The token's raw bytes, maybe a part of a character."""
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+    """The most probable tokens at that position, most probable first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +133,5 @@ class Tokens:
     finish: Finish | None = None
     error: str | None = None
     """Set with Finish.ERROR: what a person reads. With Finish.CANCELLED: the reason of the cancel."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One per id when the request wants them, else empty."""

@@ -14,6 +14,7 @@ from skulk.core.domain.requests import (
     GenerationRequest,
     Message,
     Sampling,
+    TokenLogprob,
     Tokens,
 )
 from skulk.core.wire.fields import Fields
@@ -31,12 +32,20 @@ def request_to_json(r: GenerationRequest) -> dict[str, object]:
             "topP": r.sampling.top_p,
             "topK": r.sampling.top_k,
             "minP": r.sampling.min_p,
+            "repetitionPenalty": r.sampling.repetition_penalty,
+            "repetitionContext": r.sampling.repetition_context,
+            "frequencyPenalty": r.sampling.frequency_penalty,
+            "presencePenalty": r.sampling.presence_penalty,
+            "logitBias": [list(pair) for pair in r.sampling.logit_bias],
         },
         "maxTokens": r.max_tokens,
         "stop": list(r.stop),
         "template": dict(r.template),
         "now": r.now,
         "deadlineSeconds": r.deadline_seconds,
+        "logprobs": r.logprobs,
+        "grammar": r.grammar,
+        "tenant": r.tenant,
     }
 
 
@@ -56,13 +65,29 @@ def request_from_json(f: Fields) -> GenerationRequest:
             top_p=s.number("topP", 1.0),
             top_k=s.whole("topK", 0),
             min_p=s.number("minP", 0.0),
+            repetition_penalty=s.number("repetitionPenalty", 1.0),
+            repetition_context=s.whole("repetitionContext", 20),
+            frequency_penalty=s.number("frequencyPenalty", 0.0),
+            presence_penalty=s.number("presencePenalty", 0.0),
+            logit_bias=tuple(_bias(item) for item in s.items("logitBias")),
         ),
         max_tokens=f.whole_or_none("maxTokens"),
         stop=tuple(str(item) for item in f.items("stop")),
         template=f.mapping("template"),
         now=f.number("now", 0.0),
         deadline_seconds=f.number("deadlineSeconds", 600.0),
+        logprobs=f.whole_or_none("logprobs"),
+        grammar=f.text("grammar", ""),
+        tenant=f.text("tenant", ""),
     )
+
+
+def _bias(item: object) -> tuple[int, float]:
+    match item:
+        case [int(token), int() | float() as bias]:
+            return token, float(bias)
+        case _:
+            raise TypeError("a bias is [token id, number]")
 
 
 def accepted_to_json(a: Accepted) -> dict[str, object]:
@@ -72,6 +97,7 @@ def accepted_to_json(a: Accepted) -> dict[str, object]:
         "cachedTokens": a.cached_tokens,
         "inReasoning": a.in_reasoning,
         "contextLeft": a.context_left,
+        "queueSeconds": a.queue_seconds,
     }
 
 
@@ -82,15 +108,18 @@ def accepted_from_json(f: Fields) -> Accepted:
         cached_tokens=f.whole("cachedTokens", 0),
         in_reasoning=f.flag("inReasoning"),
         context_left=f.whole("contextLeft"),
+        queue_seconds=f.number("queueSeconds", 0.0),
     )
 
 
 def tokens_to_json(t: Tokens) -> dict[str, object]:
-    obj: dict[str, object] = {"n": t.number, "ids": list(t.ids), "data": base64.b64encode(t.data).decode()}
+    obj: dict[str, object] = {"n": t.number, "ids": list(t.ids), "data": _text(t.data)}
     if t.finish is not None:
         obj["finish"] = t.finish.value
     if t.error is not None:
         obj["error"] = t.error
+    if t.logprobs:
+        obj["logprobs"] = [[_text(p.data), p.logprob, [[_text(d), lp] for d, lp in p.top]] for p in t.logprobs]
     return obj
 
 
@@ -99,7 +128,32 @@ def tokens_from_json(f: Fields) -> Tokens:
     return Tokens(
         number=f.whole("n"),
         ids=f.ids("ids"),
-        data=base64.b64decode(f.text("data", ""), validate=True),
+        data=_bytes(f.text("data", "")),
         finish=None if finish is None else Finish(finish),
         error=f.text_or_none("error"),
+        logprobs=tuple(_logprob(item) for item in f.items("logprobs")),
     )
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _logprob(item: object) -> TokenLogprob:
+    match item:
+        case [str(data), int() | float() as logprob, list(top)]:
+            return TokenLogprob(_bytes(data), float(logprob), tuple(_alternative(entry) for entry in top))
+        case _:
+            raise TypeError("a log-probability is [token, number, alternatives]")
+
+
+def _alternative(item: object) -> tuple[bytes, float]:
+    match item:
+        case [str(data), int() | float() as logprob]:
+            return _bytes(data), float(logprob)
+        case _:
+            raise TypeError("an alternative is [token, number]")
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)

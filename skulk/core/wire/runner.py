@@ -37,7 +37,7 @@ from skulk.core.wire.requests import (
     tokens_to_json,
 )
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when an older peer could misunderstand a message. The launch hash does not contain it."""
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """A 10 MB prompt, escaped, with room. Beyond it the peer is broken: the connection is closed."""
@@ -287,6 +287,7 @@ def _to_json(message: AnyMessage) -> dict[str, object]:
                 "message": r.message,
                 "status": r.status,
                 "retriable": r.retriable,
+                "param": r.param,
             }
         case Step():
             return {"t": "step", "entries": [[rid, tokens_to_json(tokens)] for rid, tokens in message.entries]}
@@ -355,7 +356,9 @@ _PARSERS: dict[str, Callable[[Fields], AnyMessage]] = {
     "accepted": lambda f: AcceptedFrame(RequestId(f.text("request")), accepted_from_json(f)),
     "refused": lambda f: RefusedFrame(
         RequestId(f.text("request")),
-        RunnerRefusal(f.text("code"), f.text("message"), f.whole("status"), f.flag("retriable")),
+        RunnerRefusal(
+            f.text("code"), f.text("message"), f.whole("status"), f.flag("retriable"), f.text_or_none("param")
+        ),
     ),
     "step": _step_from,
     "flight": lambda f: Flight(tuple(_record_from(item) for item in f.items("records"))),
