@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # One thread per process: tests share two cores, and spinning OpenMP threads would starve each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite started in the background of a script inherits that Ctrl-C is ignored, and so would every process that a test
+# starts to interrupt it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Log lines are not output of a test; what is logged is tested with structlog's own capture.
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False)

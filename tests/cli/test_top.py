@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -135,9 +136,13 @@ def test_on_a_terminal_it_follows_the_fleet_until_ctrl_c(node: FakeNode) -> None
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
     settings = {k: v for k, v in os.environ.items() if not k.startswith("SKULK_")} | {"TERM": "xterm", "NO_COLOR": "1"}
-    with subprocess.Popen(
-        [*TOP, "--url", node.url], stdin=follower, stdout=follower, stderr=follower, env=settings
-    ) as process:
+    with (
+        subprocess.Popen(
+            [*TOP, "--url", node.url], stdin=follower, stdout=follower, stderr=follower, env=settings
+        ) as process,
+        contextlib.ExitStack() as on_failure,
+    ):
+        on_failure.callback(process.kill)  # leaving the block waits for the process
         os.close(follower)
         first = _until(leader, b"demo: DiskNearlyFull")
         assert b"\x1b[?1049h" in first
@@ -152,4 +157,5 @@ def test_on_a_terminal_it_follows_the_fleet_until_ctrl_c(node: FakeNode) -> None
         # What stands behind is the screen as it was, with a cursor.
         _until(leader, b"\x1b[?25h\x1b[?1049l")
         assert process.wait(timeout=60) == 0
+        on_failure.pop_all()
     os.close(leader)
