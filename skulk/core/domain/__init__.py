@@ -34,6 +34,7 @@ from skulk.core.domain.desired import (
     Scope,
     Spread,
     SshAccess,
+    Tooling,
     UpdateStrategy,
     VerifyMode,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "Status",
     "TokenLogprob",
     "Tokens",
+    "Tooling",
     "Topic",
     "Unplaced",
     "UpdateStrategy",

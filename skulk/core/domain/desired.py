@@ -69,6 +69,14 @@ class Reasoning:
 
 
 @dataclass(frozen=True, slots=True)
+class Tooling:
+    """How the model calls tools. `format` is `generic` (`<tool_call>` and JSON) where this version can read it."""
+
+    supports_calls: bool = False
+    format: str = "generic"
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What a model is, its files, sizes and capabilities, and where it may run."""
 
@@ -95,6 +103,7 @@ class Card:
     base_model: str = ""
     capabilities: tuple[str, ...] = ()
     reasoning: Reasoning = Reasoning()
+    tooling: Tooling = Tooling()
     described: Mapping[str, object] = field(default_factory=dict)
     """Fields only shown to clients (`tooling`, `modalities`, `runtime`, …), camelCase, as written."""
     license: str = ""

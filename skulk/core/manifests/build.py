@@ -33,6 +33,7 @@ from skulk.core.domain import (
     Scope,
     Spread,
     SshAccess,
+    Tooling,
     UpdateStrategy,
     VerifyMode,
 )
@@ -48,7 +49,7 @@ from skulk.core.manifests.node_model import NodeManifest
 K = TypeVar("K")
 V = TypeVar("V")
 
-# Fields that no decision reads: shown to clients as they were written.
+# Fields that are shown to clients as they were written.
 DESCRIBED_FIELDS = ("reasoning", "modalities", "tooling", "runtime", "vision", "components")
 
 
@@ -192,6 +193,9 @@ def build_card(manifest: ModelCardManifest, raw: Mapping[str, object]) -> Card:
             default_effort=spec.reasoning.default_effort,
             disabled_effort=spec.reasoning.disabled_effort,
         )
+    tooling = Tooling()
+    if spec.tooling is not None:
+        tooling = Tooling(spec.tooling.supports_tool_calling, spec.tooling.tool_call_format)
     card = Card(
         name=CardName(manifest.metadata.name),
         model_id=spec.model_id,
@@ -216,6 +220,7 @@ def build_card(manifest: ModelCardManifest, raw: Mapping[str, object]) -> Card:
         base_model=spec.base_model,
         capabilities=tuple(spec.capabilities),
         reasoning=reasoning,
+        tooling=tooling,
         described=MappingProxyType(described),
         license=spec.license,
     )
