@@ -8,9 +8,9 @@ and a node offers a share of its memory. Everything here works on static totals 
 node computes the same; what is free *now* is the business of whoever asks. No module but this one does the
 arithmetic, and every answer can explain itself.
 
-Sources: the factors, the overhead and the usable shares are the reference system's, kept because its users have
-sized their fleets by them; the KV formulas follow from the tensors that an attention layer caches. Not covered:
-activation memory of long prefills (inside the factor) and quantised KV (set `element_bytes` on the card).
+Sources: the weights' factors and the usable shares are the reference system's, kept because its users have sized
+their fleets by them; the KV formulas follow from the tensors that an attention layer caches; the overheads were
+measured (`benchmarks/memory.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skulk.core.domain.blueprint import EngineBuild, Member
-from skulk.core.domain.desired import Card, KvShape, Node
+from skulk.core.domain.desired import Card, Deployment, KvShape, Node
 
 MIB = 1024**2
 GIB = 1024**3
@@ -27,8 +27,15 @@ GIB = 1024**3
 # buffer cache; llama.cpp maps the file and adds compute buffers. An unknown engine is taken for the hungrier.
 WEIGHTS_PERCENT = {"llama_cpp": 110, "llama_server": 110}
 WEIGHTS_PERCENT_DEFAULT = 130
-# Interpreter, engine libraries, tokenizer and scratch buffers: a runner with a tiny model stays below it.
-OVERHEAD_BYTES = 256 * MIB
+# Interpreter, engine libraries, tokenizer: what a runner with a tiny model takes, and room for a vocabulary of 150,000.
+OVERHEAD_BYTES = 128 * MIB
+# Activations of one step: so many tokens at most, each with so many bytes per unit of the hidden size (the widest are
+# those of the feed-forward layers: three to four times the hidden size, in 4 bytes, a few of them at once).
+STEP_TOKENS = 512
+ACTIVATION_BYTES = 64
+# What a cached number takes of the two bytes that it has by default: `q8_0` stores 32 of them in 34 bytes.
+KV_CACHE_SHARES = {"f16": (1, 1), "q8_0": (17, 32)}
+KV_CACHE_DEFAULT = "f16"
 # The rest of a machine that shares its memory with the device is for the system and other programs; Apple's
 # default limit for wired GPU memory is the same on larger machines.
 UNIFIED_USABLE_PERCENT = 75
@@ -61,7 +68,7 @@ class Footprint:
         return (
             f"{shown(self.total_bytes, up=True)} = weights {shown(self.weights_bytes, up=True)}"
             f" + KV {shown(self.kv_bytes, up=True)} ({self.concurrency} × {self.context_tokens} tokens)"
-            f" + overhead {shown(self.overhead_bytes)}"
+            f" + overhead {shown(self.overhead_bytes, up=True)}"
         )
 
 
@@ -102,13 +109,22 @@ def kv_bytes(kv: KvShape, context_tokens: int) -> int:
     return layer_tokens * token_elements * kv.element_bytes + kv.recurrent_bytes
 
 
-def footprint(card: Card, backend: str, context_tokens: int, concurrency: int) -> Footprint:
+def kv_cache_of(deployment: Deployment) -> str:
+    """How its engine stores keys and values: a key of KV_CACHE_SHARES."""
+    return str(deployment.engine_options.get("kvCache", KV_CACHE_DEFAULT))
+
+
+def footprint(
+    card: Card, backend: str, context_tokens: int, concurrency: int, kv_cache: str = KV_CACHE_DEFAULT
+) -> Footprint:
     """What serving `card` needs on a single node with this context per sequence and this many sequences."""
-    percent = WEIGHTS_PERCENT.get(engine_of(backend), WEIGHTS_PERCENT_DEFAULT)
+    engine = engine_of(backend)
+    percent = WEIGHTS_PERCENT.get(engine, WEIGHTS_PERCENT_DEFAULT)
     weights = -(-card.storage_bytes * percent // 100)
-    kv = kv_bytes(card.kv, context_tokens) * concurrency
-    total = weights + kv + OVERHEAD_BYTES
-    return Footprint(weights, kv, OVERHEAD_BYTES, total, context_tokens, concurrency)
+    part, whole = KV_CACHE_SHARES[kv_cache]
+    kv = -(-kv_bytes(card.kv, context_tokens) * concurrency * part // whole)
+    overhead = OVERHEAD_BYTES + STEP_TOKENS * card.hidden_size * ACTIVATION_BYTES
+    return Footprint(weights, kv, overhead, weights + kv + overhead, context_tokens, concurrency)
 
 
 def capacity(member: Member, node: Node, build: EngineBuild) -> Capacity:
@@ -139,7 +155,9 @@ def card_context_limit(card: Card) -> int | None:
     return min(limits, default=None)
 
 
-def context_limit(card: Card, backend: str, capacity_bytes: int, concurrency: int) -> int:
+def context_limit(
+    card: Card, backend: str, capacity_bytes: int, concurrency: int, kv_cache: str = KV_CACHE_DEFAULT
+) -> int:
     """The longest context per sequence that fits `capacity_bytes`, within the card's limit.
 
     0 when not even the weights fit. A limit set by memory is rounded down to a multiple of CONTEXT_STEP_TOKENS
@@ -148,7 +166,7 @@ def context_limit(card: Card, backend: str, capacity_bytes: int, concurrency: in
     ceiling = card_context_limit(card) or CONTEXT_UNKNOWN_TOKENS
 
     def fits(tokens: int) -> bool:
-        return footprint(card, backend, tokens, concurrency).total_bytes <= capacity_bytes
+        return footprint(card, backend, tokens, concurrency, kv_cache).total_bytes <= capacity_bytes
 
     if fits(ceiling):
         return ceiling

@@ -176,7 +176,7 @@ def test_the_context_limit_fits_and_the_next_step_does_not(
         (0, "0 B", "0 B"),
         (1023, "1023 B", "1023 B"),
         (1024, "1 KiB", "1 KiB"),
-        (OVERHEAD_BYTES, "256 MiB", "256 MiB"),
+        (OVERHEAD_BYTES, "128 MiB", "128 MiB"),
         (5 * GIB, "5.0 GiB", "5.0 GiB"),
         (5 * GIB + 1, "5.0 GiB", "5.1 GiB"),
         (-GIB - 1, "-1.1 GiB", "-1.0 GiB"),
@@ -195,3 +195,12 @@ def test_an_answer_shows_its_sum() -> None:
         " 4.0 GiB free of 12.0 GiB (75 % of 16.0 GiB, 8.0 GiB in use)"
     )
     assert explain(need, Capacity(12 * GIB, "x"), 0).startswith("fits: ")
+
+
+def test_a_quantised_cache_takes_the_bytes_of_its_blocks() -> None:
+    """q8_0 stores 32 numbers in 34 bytes, f16 in 64."""
+    plain = footprint(CARD, "llama_cpp-cpu", 4096, 2)
+    quantised = footprint(CARD, "llama_cpp-cpu", 4096, 2, "q8_0")
+    assert plain.kv_bytes == 1024 * MIB
+    assert quantised.kv_bytes == 544 * MIB
+    assert context_limit(CARD, "llama_cpp-cpu", 6 * GIB, 2, "q8_0") > context_limit(CARD, "llama_cpp-cpu", 6 * GIB, 2)

@@ -55,7 +55,7 @@ def card(name: str = "fox", **changes: object) -> Card:
         files=(CardFile("model.safetensors", GIB, (name.encode().hex() + "0" * 64)[:64]),),
         storage_bytes=GIB,
         layers=4,
-        hidden_size=256,
+        hidden_size=4096,
         kv=KvShape(full_layers=4, kv_heads=4, head_dim=64),
         context_length=8192,
         compatible_backends=("mlx",),

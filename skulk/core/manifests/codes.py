@@ -81,6 +81,7 @@ UNKNOWN_OPTION = _code("122", "an engine option that the engine does not have", 
 OPTIONS_WITHOUT_ENGINE = _code(
     "123", "engine options without an engine name", "name the engine whose options these are"
 )
+OPTION_VALUE = _code("125", "an engine option has a value that it does not take", "write one of its values")
 NO_EFFECT = _code("124", "a field that has no effect in this version", "leave it out")
 DUPLICATE_FILE = _code("130", "a card lists the same file twice", "keep one of the two")
 GGUF_NOT_LISTED = _code("131", "ggufFile is not among the card's files", "list it under files, or correct it")

@@ -87,8 +87,11 @@ def _field(doc: FieldDoc) -> Iterator[str]:
 def _engine_options() -> str:
     lines = ["## Engine options", ""]
     for name, options in ENGINE_OPTIONS.items():
-        what = "any scalar (for tests)" if options is None else ", ".join(sorted(options)) or "none in this version"
-        lines.append(f"- `{name}`: {what}")
+        if not options:
+            lines.append(f"- `{name}`: {'any scalar (for tests)' if options is None else 'none in this version'}")
+        for option, facts in (options or {}).items():
+            values = ", ".join(f"`{value}`" for value in facts.values)
+            lines.append(f"- `{name}`: `{option}` ({values}; default `{facts.values[0]}`). {facts.sentence}")
     return "\n".join([*lines, ""])
 
 

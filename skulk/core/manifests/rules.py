@@ -128,7 +128,14 @@ def engine_options(raw: Mapping[str, object]) -> Iterator[Fault]:
     known = ENGINE_OPTIONS.get(name) if isinstance(name, str) and name in ENGINE_OPTIONS else None
     if known is None:
         return
-    for option in options:
+    for option, value in options.items():
+        if option in known and value not in known[option].values:
+            yield Fault(
+                ("spec", "engine", "options", option),
+                codes.OPTION_VALUE,
+                f"{option} is {quoted(value)}",
+                f"one of: {', '.join(known[option].values)}",
+            )
         if option not in known:
             hint = f"known: {', '.join(sorted(known))}" if known else f"{name} has no options in this version"
             yield Fault(

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from skulk.core.manifests.kinds import MODELS
-from skulk.core.manifests.not_yet import ENGINE_OPTIONS, NOT_YET
+from skulk.core.manifests.not_yet import ENGINE_OPTIONS, NOT_YET, EngineOption
 
 Schema = dict[str, Any]
 
@@ -120,10 +120,15 @@ def _engine_rules(engine: Schema) -> None:
     engine["allOf"] = [
         {
             "if": {"properties": {"name": {"const": name}}, "required": ["name"]},
-            "then": {"properties": {"options": {"propertyNames": {"enum": sorted(options)}}}}
-            if options
-            else {"properties": {"options": {"maxProperties": 0}}},
+            "then": {"properties": {"options": _options(options)}},
         }
         for name, options in ENGINE_OPTIONS.items()
         if options is not None
     ]
+
+
+def _options(options: Mapping[str, EngineOption]) -> Schema:
+    if not options:
+        return {"maxProperties": 0}
+    values = {name: {"enum": list(option.values)} for name, option in options.items()}
+    return {"properties": values, "additionalProperties": False}

@@ -27,6 +27,7 @@ from skulk.core.memory import (
     card_context_limit,
     context_limit,
     footprint,
+    kv_cache_of,
     shown,
 )
 from skulk.core.planner.eligibility import (
@@ -138,6 +139,7 @@ class Offers:
     def _need(self, build: EngineBuild, free: int, usable: int) -> Footprint | Rejection:
         """The footprint with the context this build would run with, or the arithmetic of why not."""
         card, deployment = self.wanted.card, self.wanted.deployment
+        kv_cache = kv_cache_of(deployment)
         limit = card_context_limit(card)
         asked = deployment.context_tokens
         if asked is not None:
@@ -145,13 +147,13 @@ class Offers:
                 return Rejection(
                     Reason.CONTEXT_TOO_LARGE, f"could give {limit} tokens by the card, {asked} are asked for"
                 )
-            need = footprint(card, build.backend, asked, deployment.concurrency)
+            need = footprint(card, build.backend, asked, deployment.concurrency, kv_cache)
             if need.total_bytes <= free:
                 return need
-        fits = context_limit(card, build.backend, free, deployment.concurrency)
+        fits = context_limit(card, build.backend, free, deployment.concurrency, kv_cache)
         least = min(CONTEXT_USEFUL_TOKENS_MIN, limit or CONTEXT_UNKNOWN_TOKENS)
         if asked is None:
-            need = footprint(card, build.backend, max(fits, least), deployment.concurrency)
+            need = footprint(card, build.backend, max(fits, least), deployment.concurrency, kv_cache)
             if need.total_bytes <= free:
                 return need
         has = f"has {shown(max(0, free))} free of {shown(usable)}, needed are {need.explain()}"

@@ -18,6 +18,7 @@ from skulk.core.memory import (
     CONTEXT_USEFUL_TOKENS_MIN,
     card_context_limit,
     footprint,
+    kv_cache_of,
 )
 from skulk.core.planner.eligibility import BEFORE_NAMES, Rejection, Wanted, backend_rank, summarise
 from skulk.core.planner.offers import Offer, Offers, Refusals, Releasing, nothing
@@ -185,7 +186,9 @@ class Market(Offers):
             card, deployment = self.wanted.card, self.wanted.deployment
 
             def total(tokens: int) -> int:
-                return footprint(card, build.backend, tokens, deployment.concurrency).total_bytes
+                return footprint(
+                    card, build.backend, tokens, deployment.concurrency, kv_cache_of(deployment)
+                ).total_bytes
 
             if deployment.context_tokens is not None:
                 exact = total(deployment.context_tokens)
@@ -253,6 +256,6 @@ class Market(Offers):
 
     def _shortest(self, backend: str) -> int:
         """Bytes with the least context that is of any use."""
-        card = self.wanted.card
+        card, deployment = self.wanted.card, self.wanted.deployment
         least = min(CONTEXT_USEFUL_TOKENS_MIN, card_context_limit(card) or CONTEXT_UNKNOWN_TOKENS)
-        return footprint(card, backend, least, self.wanted.deployment.concurrency).total_bytes
+        return footprint(card, backend, least, deployment.concurrency, kv_cache_of(deployment)).total_bytes
