@@ -35,14 +35,15 @@ def budget(prompt: Prompt, max_tokens: int | None, context_tokens: int) -> int:
     return min(MAX_TOKENS_DEFAULT, left) if max_tokens is None else max_tokens
 
 
-def accepted(prompt: Prompt, context_tokens: int) -> Accepted:
+def accepted(prompt: Prompt, context_tokens: int, cached_tokens: int, queue_seconds: float) -> Accepted:
     """The first frame of a request that fits."""
     return Accepted(
         prompt_ids=prompt.ids,
         prompt_tokens=len(prompt.ids),
-        cached_tokens=0,
+        cached_tokens=cached_tokens,
         in_reasoning=prompt.in_reasoning,
         context_left=context_tokens - len(prompt.ids),
+        queue_seconds=queue_seconds,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from skulk.core.domain.ids import RequestId
-from skulk.core.domain.requests import Finish, GenerationRequest, Sampling
+from skulk.core.domain.requests import Finish, GenerationRequest, Sampling, TokenLogprob
 from skulk.core.errors import Terminal
 
 LoadProgress = Callable[[float], None]
@@ -26,10 +26,15 @@ class EngineFailure(Terminal):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered request: token ids, and whether the text ends inside an open reasoning block."""
+    """A rendered request: token ids, and how the text leaves the model's reasoning."""
 
     ids: tuple[int, ...]
-    in_reasoning: bool = False
+    reasoning: str = "none"
+    """`open`: the text ends inside a block; `optional`: one may follow; `none`: the model reasons not, or not now."""
+
+    @property
+    def in_reasoning(self) -> bool:
+        return self.reasoning == "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,12 @@ class Job:
     prompt: tuple[int, ...]
     sampling: Sampling
     max_tokens: int
+    logprobs: int | None = None
+    """None: not wanted. Else with so many alternatives."""
+    grammar: str = ""
+    """As in `GenerationRequest`."""
+    reasoning: str = "none"
+    """As in `Prompt`: what the grammar lets stand before the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,10 @@ class Emission:
     ids: tuple[int, ...]
     data: bytes
     finish: Finish | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One per id when the job wants them."""
+    error: str | None = None
+    """Set with Finish.ERROR: this sequence cannot go on, the others do."""
 
 
 class Engine(Protocol):
@@ -72,8 +87,12 @@ class Engine(Protocol):
         """Chat template and tokeniser. Raises RequestError (400) when the request cannot be rendered."""
         ...
 
-    def start(self, job: Job) -> None:
-        """Take a sequence in; cheap, all work happens in `step`. At most `slots` at a time."""
+    def start(self, job: Job) -> int:
+        """Take a sequence in; cheap, all work happens in `step`. At most `slots` at a time.
+
+        Returns how many tokens of the prompt need not be computed, because a sequence before it had them too.
+        Raises RequestError 400 for a grammar that cannot be satisfied.
+        """
         ...
 
     def step(self) -> tuple[Emission, ...]:

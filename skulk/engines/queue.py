@@ -26,16 +26,22 @@ class Waiting:
     request: GenerationRequest
     owner: Owner
     deadline: float
+    since: float = 0.0
+    """On the same clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """`slots` run at once, at most `queue_max` more wait, first come first served."""
+    """`slots` run at once, at most `queue_max` more wait. Tenants take turns; each one's are first come first served.
+
+    `served` has the tenants in the order of their last turn: one that fills the queue delays itself, not the others.
+    """
 
     slots: int
     queue_max: int
     waiting: tuple[Waiting, ...] = ()
     running: frozenset[RequestId] = frozenset()
+    served: tuple[str, ...] = ()
 
     def holds(self, request: RequestId) -> bool:
         return request in self.running or any(w.request.id == request for w in self.waiting)
@@ -58,14 +64,29 @@ class Queue:
                 UNAVAILABLE,
                 retriable=True,
             )
-        return replace(self, waiting=(*self.waiting, Waiting(request, owner, now + request.deadline_seconds))), None
+        return replace(
+            self, waiting=(*self.waiting, Waiting(request, owner, now + request.deadline_seconds, now))
+        ), None
 
     def admit(self) -> tuple[Queue, tuple[Waiting, ...]]:
-        """Move as many as there are free slots from waiting to running, oldest first."""
-        free = max(0, self.slots - len(self.running))
-        starting = self.waiting[:free]
-        running = self.running | {w.request.id for w in starting}
-        return replace(self, waiting=self.waiting[free:], running=running), starting
+        """Move as many as there are free slots from waiting to running, a tenant at a time."""
+        queue, starting = self, list[Waiting]()
+        while queue.waiting and len(queue.running) < queue.slots:
+            first = min(queue.waiting, key=lambda w: queue._last_turn(w.request.tenant))
+            starting.append(first)
+            queue = queue._start(first)
+        return queue, tuple(starting)
+
+    def _last_turn(self, tenant: str) -> int:
+        return self.served.index(tenant) if tenant in self.served else -1
+
+    def _start(self, first: Waiting) -> Queue:
+        tenant = first.request.tenant
+        waiting = tuple(w for w in self.waiting if w is not first)
+        # Only the tenants that wait have turns: the list does not grow with every key that was ever used.
+        others = {w.request.tenant for w in waiting} - {tenant}
+        served = (*(name for name in self.served if name in others), tenant)
+        return replace(self, waiting=waiting, running=self.running | {first.request.id}, served=served)
 
     def release(self, request: RequestId) -> Queue:
         """The engine has let go of a running request."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from skulk.core.domain.ids import RequestId
-from skulk.core.domain.requests import Accepted, Finish, Owner, Tokens
+from skulk.core.domain.requests import Accepted, Finish, Owner, TokenLogprob, Tokens
 
 FINISHED_MAX = 1024
 """Finished requests that were never acknowledged: a daemon acknowledges every second, so this is a daemon that is
@@ -52,12 +52,13 @@ class Records:
         data: bytes,
         finish: Finish | None = None,
         error: str | None = None,
+        logprobs: tuple[TokenLogprob, ...] = (),
     ) -> Tokens | None:
         """The next frame, numbered; None when the request is unknown or has ended (a late word of the engine)."""
         record = self._records.get(request)
         if record is None or record.finished:
             return None
-        tokens = Tokens(record.number + 1, ids, data, finish, error)
+        tokens = Tokens(record.number + 1, ids, data, finish, error, logprobs)
         record.frames.append(tokens)
         if finish is not None:
             self._bound_finished()

@@ -57,18 +57,21 @@ class ChatTemplate:
         """The prompt, opened for the assistant's turn. Raises RequestError 400 with the objection."""
         return self._render(request, add_generation_prompt=True)
 
-    def opens_reasoning(self, request: GenerationRequest, text: str) -> bool:
-        """Does the template itself leave a reasoning block open at the end of `text`, what `render` returned?
+    def reasoning_after(self, request: GenerationRequest, text: str) -> str:
+        """How the template itself leaves reasoning at the end of `text`, what `render` returned: see `Prompt`.
 
         A `<think>` that somebody wrote into a message is none: only what opening the assistant's turn adds counts.
         """
-        if not ends_in_reasoning(text):
-            return False
+        if THINK_OPEN not in text:
+            return "optional"
         try:
-            closed = self._render(request, add_generation_prompt=False)
+            before = self._render(request, add_generation_prompt=False)
         except RequestError:
-            closed = ""
-        return ends_in_reasoning(text[len(closed) :] if text.startswith(closed) else text)
+            before = ""
+        opening = text[len(before) :] if text.startswith(before) else text
+        if ends_in_reasoning(opening):
+            return "open"
+        return "none" if opening.rstrip().endswith(THINK_CLOSE) else "optional"
 
     def _render(self, request: GenerationRequest, *, add_generation_prompt: bool) -> str:
         now = datetime.fromtimestamp(request.now, tz=UTC)
@@ -107,7 +110,7 @@ def prompt_of(
     except UnicodeEncodeError as error:
         message = f"a message holds text that is no Unicode: {error.reason}"
         raise RequestError(REQ_INVALID, message, status=400, param="messages") from error
-    return Prompt(encode(text), token_delimited and template.opens_reasoning(request, text))
+    return Prompt(encode(text), template.reasoning_after(request, text) if token_delimited else "none")
 
 
 def _turn(message: Message) -> dict[str, object]:

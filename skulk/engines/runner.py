@@ -239,9 +239,10 @@ class Runner:
 
     def _admit(self) -> None:
         self._queue, starting = self._queue.admit()
+        now = time.monotonic()
         for waiting in starting:
             self._begun[waiting.request.id] = waiting.owner
-            self._worker.order(Begin(waiting.request))
+            self._worker.order(Begin(waiting.request, now - waiting.since))
 
     def _cancel(self, request: RequestId, reason: str) -> None:
         """End a request wherever it is and forget it; unknown ones are ignored."""
@@ -317,7 +318,8 @@ class Runner:
     def _pass_on(self, emissions: tuple[Emission, ...]) -> None:
         entries: list[tuple[RequestId, Tokens]] = []
         for e in emissions:
-            tokens = self._records.append(e.request, e.ids, e.data, e.finish)
+            error = f"{ENG_GENERATE.id} {e.error}" if e.error is not None else None
+            tokens = self._records.append(e.request, e.ids, e.data, e.finish, error, e.logprobs)
             if tokens is not None:
                 entries.append((e.request, tokens))
         if entries:

@@ -76,13 +76,14 @@ class ScriptedEngine:
         prefill = str(request.template.get("prefill", ""))
         text = "".join(lines) + "assistant: " + prefill
         inside = self._token_delimited and ends_in_reasoning("assistant: " + prefill)
-        return Prompt(tuple(text.encode("utf-8", "replace")), inside)
+        return Prompt(tuple(text.encode("utf-8", "replace")), "open" if inside else "none")
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Job) -> int:
         text = str(self._options.get("echo", SENTENCE)).encode("utf-8", "replace")
         length = int(self._number("tokens", len(text)))
         repeated = text * (length // max(1, len(text)) + 1)
         self._running[job.request] = _Sequence(job, repeated[:length])
+        return 0
 
     def step(self) -> tuple[Emission, ...]:
         time.sleep(self._number("step_seconds", 0.0))

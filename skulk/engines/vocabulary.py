@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import cast
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -30,12 +30,20 @@ class UnknownDecoder(ValueError):
 class Vocabulary:
     """`data[id]` for every id; ids that the tokenizer does not know (padding rows of a model) have no bytes."""
 
-    def __init__(self, pieces: Mapping[int, bytes], ids_of_added: Mapping[str, int]) -> None:
+    def __init__(
+        self, pieces: Mapping[int, bytes], ids_of_added: Mapping[str, int], special: Collection[int] = ()
+    ) -> None:
         self._pieces = pieces
         self._added = ids_of_added
+        self._special = special
 
     def data(self, token: int) -> bytes:
         return self._pieces.get(token, b"")
+
+    def special_ids(self) -> tuple[int, ...]:
+        """Added tokens that are markers and no text."""
+        tags = [token for text, token in self._added.items() if text.startswith("<") and text.endswith(">")]
+        return tuple(sorted({*tags, *self._special}))
 
     def added_id(self, text: str) -> int | None:
         """The id of an added token such as `<|im_end|>`."""
@@ -48,11 +56,14 @@ def vocabulary_from_json(text: str) -> Vocabulary:
     to_bytes = _piece_reader(tokenizer.get("decoder"))
     pieces = {token: to_bytes(piece) for piece, token in _model_pieces(cast(Json, tokenizer["model"]))}
     added: dict[str, int] = {}
+    special: set[int] = set()
     for entry in cast(list[Json], tokenizer.get("added_tokens") or []):
         content, token = str(entry["content"]), int(cast(int, entry["id"]))
         added[content] = token
         pieces[token] = content.encode("utf-8")
-    return Vocabulary(pieces, added)
+        if entry.get("special"):
+            special.add(token)
+    return Vocabulary(pieces, added, special)
 
 
 def _model_pieces(model: Json) -> list[tuple[str, int]]:

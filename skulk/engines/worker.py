@@ -36,7 +36,10 @@ FAILED_STEPS_MAX = 3
 
 @dataclass(frozen=True, slots=True)
 class Begin:
+    """`queue_seconds`: how long it waited for its slot."""
+
     request: GenerationRequest
+    queue_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +178,30 @@ class Worker(threading.Thread):
                 except queue.Empty:
                     return
             match order:
-                case Begin(request):
-                    self._begin(request)
+                case Begin(request, queue_seconds):
+                    self._begin(request, queue_seconds)
                 case Drop(request_id):
                     self._drop(request_id)
             order = None
 
-    def _begin(self, request: GenerationRequest) -> None:
+    def _begin(self, request: GenerationRequest, queue_seconds: float) -> None:
         self._flight.note(Phase.PROMPT_BUILD, request=request.id)
         self._pulse.beat(Activity.STEPPING)
         try:
             prompt = self._engine.render(request)
             max_tokens = budget(prompt, request.max_tokens, self._context_tokens)
-            self._engine.start(Job(request.id, prompt.ids, request.sampling, max_tokens))
+            job = Job(
+                request.id,
+                prompt.ids,
+                request.sampling,
+                max_tokens,
+                request.logprobs,
+                request.grammar,
+                prompt.reasoning,
+            )
+            cached_tokens = self._engine.start(job)
         except RequestError as error:
-            self._decline(request.id, RunnerRefusal(error.code.id, error.message, error.status))
+            self._decline(request.id, RunnerRefusal(error.code.id, error.message, error.status, param=error.param))
         except Exception as error:
             log.exception("request %s could not be started", request.id)
             refusal = RunnerRefusal(ENG_GENERATE.id, f"{type(error).__name__} while rendering: {error}", 500)
@@ -197,8 +209,10 @@ class Worker(threading.Thread):
             self._decline(request.id, refusal)
         else:
             self._running.append(request.id)
-            self._report(Took(request.id, accepted(prompt, self._context_tokens)))
-            self._flight.note(Phase.PREFILL_STREAM, f"{len(prompt.ids)} tokens", request.id)
+            answer = accepted(prompt, self._context_tokens, cached_tokens, queue_seconds)
+            self._report(Took(request.id, answer))
+            detail = f"{len(prompt.ids)} tokens, {cached_tokens} of them cached"
+            self._flight.note(Phase.PREFILL_STREAM, detail, request.id)
         if not self._running:
             self._rest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import itertools
 import json
@@ -299,7 +300,7 @@ def ask() -> Callable[..., GenerationRequest]:
     """A request: the text of one user message; fields by keyword, sampling's among them."""
 
     def make(text: str = "hi", **fields: object) -> GenerationRequest:
-        names = ("seed", "temperature", "top_p", "top_k", "min_p")
+        names = {field.name for field in dataclasses.fields(Sampling)}
         sampling = {name: fields.pop(name) for name in names if name in fields}
         fields.setdefault("id", RequestId(f"request-{next(_NUMBERS)}"))
         fields.setdefault("messages", (Message("user", text),))

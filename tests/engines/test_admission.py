@@ -48,4 +48,4 @@ def test_what_does_not_fit(used, asked, context, code):
 
 
 def test_context_left_is_the_context_minus_the_prompt():
-    assert accepted(prompt(30), 100).context_left == 70
+    assert accepted(prompt(30), 100, cached_tokens=0, queue_seconds=0.0).context_left == 70

@@ -160,20 +160,20 @@ prompt = engine._loaded.tokenizer.encode("The quick brown fox. " * 60)
 
 def run(prompt, stop_after=None):
     engine.start(Job("r", prompt, Sampling(seed=1, temperature=0.0), 8))
-    silent, ids = 0, []
-    while engine._sequence is not None:
+    silent, ids, emissions = 0, [], ()
+    while not any(e.finish is not None for e in emissions):
         emissions = engine.step()
         silent += not emissions
         ids += [i for e in emissions for i in e.ids]
         if stop_after == silent:
             engine.cancel("other")
-            assert engine._sequence is not None
             engine.cancel("r")
             assert engine.step() == ()
+            break
     return silent, ids
 
 whole = run(prompt)
-run(prompt, stop_after=1)
+run(prompt[40:], stop_after=1)
 print(json.dumps({
     "prompt": prompt, "silent": whole[0], "ids": whole[1], "again": run(prompt)[1], "shares": shares,
     "memory": engine.memory_bytes(), "continued": run(prompt + tuple(whole[1][:3]))[1],

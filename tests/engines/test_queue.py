@@ -81,3 +81,18 @@ def test_what_is_withdrawn_is_gone_and_others_keep_their_place(ask):
     assert queue.withdraw(b.id) == (queue, ())
     assert not queue.holds(b.id)
     assert queue.empty()[0].waiting == ()
+
+
+def test_tenants_take_turns_and_each_ones_requests_keep_their_order(ask):
+    flood = [ask(tenant="flood") for _ in range(4)]
+    queue, _ = offered(Queue(1, 8), *flood)
+    queue, _ = queue.admit()
+    a, b = ask(tenant="a"), ask(tenant="b")
+    queue, _ = offered(queue, a, b)
+    order, running = [], flood[0]
+    while queue.waiting:
+        queue, (started,) = queue.release(running.id).admit()
+        running = started.request
+        order.append(running)
+    assert order == [a, b, flood[1], flood[2], flood[3]]
+    assert queue.served == ("flood",), "tenants that wait for nothing are forgotten"

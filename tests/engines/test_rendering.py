@@ -82,20 +82,21 @@ def test_the_sandbox_holds(ask, source):
 
 
 @pytest.mark.parametrize(
-    ("opening", "message", "inside"),
+    ("opening", "message", "reasoning"),
     [
-        ("<think>\n", "hi", True),
-        ("<think>\n\n</think>\n\n", "hi", False),
-        ("<think>Wait,", "hi", True),
-        ("", "hi", False),
-        ("", "what does <think> mean?", False),
-        ("<think>", "</think> and <think>", True),
+        ("<think>\n", "hi", "open"),
+        ("<think>\n\n</think>\n\n", "hi", "none"),
+        ("<think>Wait,", "hi", "open"),
+        ("", "hi", "optional"),
+        ("", "what does <think> mean?", "optional"),
+        ("", "<think>done</think>", "optional"),
+        ("<think>", "</think> and <think>", "open"),
     ],
 )
-def test_an_open_reasoning_block_is_the_templates_not_the_users(ask, opening, message, inside):
+def test_how_a_prompt_leaves_reasoning_is_the_templates_word_not_the_users(ask, opening, message, reasoning):
     template = ChatTemplate(CHAT + opening + "{% endif %}", {})
     request = ask(message)
-    assert template.opens_reasoning(request, template.render(request)) is inside
+    assert template.reasoning_after(request, template.render(request)) == reasoning
 
 
 def test_where_templates_are_found(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skulk.core.domain import Sampling
-from skulk.engines.sampling import sample, uniform
+from skulk.engines.sampling import adjusted, logprobs_of, masked, sample, uniform
 
 LOGITS = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], dtype=np.float32))
 DRAWS = 20_000
@@ -131,3 +131,54 @@ def test_extreme_temperatures_stay_sane():
 def test_unusable_logits_are_an_error_not_a_token(bad):
     with pytest.raises(ValueError, match="unusable"):
         sample(np.array(bad), Sampling(seed=1), 0)
+
+
+# --- penalties, biases, masks, log-probabilities ------------------------------------------------------------------
+
+
+def changed(logits, prompt=(), generated=(), **settings):
+    return list(adjusted(np.array(logits, np.float32), Sampling(seed=1, **settings), prompt, generated))
+
+
+def test_repetition_makes_what_was_said_less_likely_whatever_its_sign():
+    assert changed([2.0, -2.0, 2.0], prompt=[0], generated=[1], repetition_penalty=2.0) == [1.0, -4.0, 2.0]
+
+
+def test_repetition_looks_back_over_the_answer_and_then_the_prompt():
+    settings = {"repetition_penalty": 2.0, "repetition_context": 2}
+    assert changed([2.0, 2.0, 2.0], prompt=[0, 1], generated=[2], **settings) == [2.0, 1.0, 1.0]
+    assert changed([2.0, 2.0], prompt=[0], generated=[1], **{**settings, "repetition_context": 0}) == [1.0, 1.0]
+
+
+def test_frequency_counts_presence_does_not_and_both_leave_the_prompt_out():
+    assert changed([0.0, 0.0, 0.0], prompt=[2], generated=[0, 0, 1], frequency_penalty=0.5) == [-1.0, -0.5, 0.0]
+    assert changed([0.0, 0.0, 0.0], prompt=[2], generated=[0, 0, 1], presence_penalty=0.5) == [-0.5, -0.5, 0.0]
+
+
+def test_biases_are_added_and_unknown_ids_ignored():
+    assert changed([0.0, 1.0], logit_bias=((1, -3.0), (99, 5.0))) == [0.0, -2.0]
+
+
+def test_the_models_own_logits_are_left_as_they_are():
+    logits = np.ones(3, np.float32)
+    adjusted(logits, Sampling(seed=1, repetition_penalty=2.0), [0], [1])
+    assert list(logits) == [1, 1, 1]
+
+
+def test_a_mask_leaves_only_the_tokens_whose_bit_is_set():
+    logits = np.arange(11, dtype=np.float32)
+    assert [i for i, x in enumerate(masked(logits, bytes([0b10000001, 0b00000100]))) if x > -np.inf] == [0, 7, 10]
+
+
+def test_logprobs_are_the_logarithm_of_the_softmax():
+    entry = logprobs_of(LOGITS, 2, 2, lambda i: bytes([i]))
+    assert entry.data == b"\x02"
+    assert math.isclose(entry.logprob, math.log(0.15), abs_tol=1e-6)
+    assert [data for data, _ in entry.top] == [b"\x00", b"\x01"]
+    assert math.isclose(entry.top[0][1], math.log(0.4), abs_tol=1e-6)
+
+
+def test_an_impossible_token_has_a_number_that_json_can_hold():
+    logits = np.array([0.0, -np.inf], np.float32)
+    assert logprobs_of(logits, 1, 5, lambda i: b"").logprob == -9999.0
+    assert len(logprobs_of(logits, 1, 5, lambda i: b"").top) == 2

@@ -129,6 +129,19 @@ class Tokenizer:
             room = -count
         return b""
 
+    def special_ids(self) -> tuple[int, ...]:
+        """Tokens that are markers and no text: control tokens, and user-defined ones that look like a tag."""
+        attributes, library = self._library.llama_vocab_get_attr, self._library
+        found: list[int] = []
+        for token in range(self.size):
+            attribute = attributes(self._vocab, token)
+            tag = self.data(token).startswith(b"<") and self.data(token).endswith(b">")
+            if attribute & library.LLAMA_TOKEN_ATTR_CONTROL or (
+                attribute & library.LLAMA_TOKEN_ATTR_USER_DEFINED and tag
+            ):
+                found.append(token)
+        return tuple(found)
+
     def end_ids(self) -> frozenset[int]:
         """Every token that ends a generation: what the file names, and what the library knows by its text."""
         is_end = self._library.llama_vocab_is_eog

@@ -1,0 +1,329 @@
+"""Continuous batching: many sequences in one engine, each with its own sampling, grammar and end.
+
+Requests join and leave between two steps. A step gives every sequence that generates one token and reads a bounded
+piece of the prompts that wait (`skulk.engines.schedule`); the next token is chosen per sequence by
+`skulk.engines.sampling`, a function of seed and position, so that company changes nothing. What a sequence leaves in
+the KV cache is kept for prompts that begin alike (`skulk.engines.prefixes`).
+
+The model and its cache are behind `Decoder`; both real engines share everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, Protocol, TypeVar
+
+from skulk.core.domain.ids import RequestId
+from skulk.core.domain.requests import Finish, TokenLogprob
+from skulk.engines.constraint import Constraint, GrammarBroke, Grammars
+from skulk.engines.engine import Emission, Job
+from skulk.engines.prefixes import Prefixes, common_length
+from skulk.engines.sampling import adjusted, is_adjusted, logprobs_of, masked, sample
+from skulk.engines.schedule import Unread, prompt_shares
+
+SHARED_TOKENS_MIN = 32
+"""A shorter beginning in common is not worth waiting for: reading it takes less than a step."""
+
+H = TypeVar("H")
+
+
+class Wanted(Enum):
+    """What is read back of a chunk."""
+
+    NOTHING = 0
+    LOGITS = 1
+    """A float vector [vocabulary]."""
+    MOST_PROBABLE = 2
+    """The index of the highest logit: a device finds it without handing out a vocabulary of numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Generic[H]):
+    """Tokens to put into one sequence's cache at `start`, …; `wanted` is what their last one leads to."""
+
+    handle: H
+    tokens: tuple[int, ...]
+    start: int
+    wanted: Wanted
+
+
+class NoRoom(Exception):
+    """The cache has no place for the tokens of this step; nothing of it was done."""
+
+
+class Decoder(Protocol[H]):
+    """A model and the KV caches of its sequences. A handle is one cache, from `open` or `fork` to `close`."""
+
+    entries_max: int
+    """How many sequences beyond the slots may stay in the cache; 0 where a part of a sequence cannot be reused."""
+    room_tokens: int
+    """For all sequences together."""
+
+    def open(self) -> H: ...
+
+    def fork(self, source: H, length: int) -> H:
+        """A new sequence with the first `length` tokens of another one, whose cache stays as it is."""
+        ...
+
+    def close(self, handle: H) -> None: ...
+
+    def held_tokens(self) -> int:
+        """How much of the room is taken."""
+        ...
+
+    def run(self, chunks: Sequence[Chunk[H]]) -> list[Any]:
+        """Put all chunks into their caches; per chunk what it wants, valid until the next call, or the exception that
+        ends its sequence. Raises NoRoom, MemoryError, or what the library raises: then no cache has changed.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _Sequence(Generic[H]):
+    job: Job
+    handle: H
+    constraint: Constraint | None
+    read: int = 0
+    """Tokens of prompt and answer that are in the cache."""
+    generated: list[int] = field(default_factory=list)
+    awaits: RequestId | None = None
+    """Another sequence that is about to read what this one begins with."""
+    awaits_tokens: int = 0
+
+    @property
+    def unread(self) -> int:
+        """Prompt tokens that are not in the cache."""
+        return len(self.job.prompt) - self.read
+
+    @property
+    def wanted(self) -> Wanted:
+        job = self.job
+        plain = self.constraint is None and job.logprobs is None and not is_adjusted(job.sampling)
+        return Wanted.MOST_PROBABLE if plain and job.sampling.temperature <= 0 else Wanted.LOGITS
+
+    @property
+    def cached_ids(self) -> tuple[int, ...]:
+        return (*self.job.prompt, *self.generated)[: self.read]
+
+
+class Batch(Generic[H]):
+    """All running sequences of one engine. `chunk_tokens`: of prompts, per step."""
+
+    def __init__(
+        self,
+        decoder: Decoder[H],
+        grammars: Grammars,
+        end_ids: frozenset[int],
+        pieces: Sequence[bytes],
+        chunk_tokens: int,
+    ) -> None:
+        self._decoder = decoder
+        self._grammars = grammars
+        self._end_ids = end_ids
+        self._pieces = pieces
+        self._chunk_tokens = chunk_tokens
+        self._prefixes: Prefixes[H] = Prefixes(decoder.entries_max)
+        self._running: dict[RequestId, _Sequence[H]] = {}
+        """In the order they came."""
+
+    def __len__(self) -> int:
+        """How many sequences run."""
+        return len(self._running)
+
+    def start(self, job: Job) -> int:
+        """As `Engine.start`."""
+        constraint = None
+        if job.grammar:
+            constraint = self._grammars.start(job.grammar, job.reasoning)
+        kept, shared = self._prefixes.find(job.prompt)
+        # The last token of the prompt is always computed: its logits are the first answer.
+        shared = min(shared, len(job.prompt) - 1)
+        ahead, common = self._ahead(job.prompt)
+        if ahead is not None and common >= shared + SHARED_TOKENS_MIN:
+            sequence = _Sequence(job, self._decoder.open(), constraint, awaits=ahead, awaits_tokens=common)
+            self._running[job.request] = sequence
+            self._follow(sequence)
+            return common
+        handle = self._decoder.open() if kept is None or shared < 1 else self._decoder.fork(kept.handle, shared)
+        self._running[job.request] = _Sequence(job, handle, constraint, read=shared if kept is not None else 0)
+        return shared if kept is not None else 0
+
+    def step(self) -> tuple[Emission, ...]:
+        """As `Engine.step`."""
+        for sequence in self._running.values():
+            self._follow(sequence)
+        work = self._work()
+        if not work:
+            return ()
+        emissions: list[Emission] = []
+        for sequence, outcome in self._run(work, emissions):
+            if isinstance(outcome, Exception):
+                emissions.append(_failed(sequence.job, outcome))
+            elif outcome is not None:
+                emissions.append(self._next(sequence, outcome))
+        for emission in emissions:
+            if emission.finish is not None:
+                self._leave(emission.request, reusable=emission.error is None)
+        return tuple(emissions)
+
+    def cancel(self, request: RequestId) -> None:
+        """As `Engine.cancel`."""
+        if request in self._running:
+            self._leave(request, reusable=True)
+
+    def forget(self) -> None:
+        """Drop everything that is kept beyond its request."""
+        while (handle := self._prefixes.oldest()) is not None:
+            self._decoder.close(handle)
+
+    # --- prefixes -------------------------------------------------------------------------------------------
+
+    def _ahead(self, prompt: tuple[int, ...]) -> tuple[RequestId | None, int]:
+        """The running sequence that has read, or will read, most of what `prompt` begins with."""
+        best, length = None, 0
+        if self._decoder.entries_max == 0:
+            return best, length
+        for request, other in self._running.items():
+            common = min(common_length(other.job.prompt, prompt), len(prompt) - 1)
+            if common > length:
+                best, length = request, common
+        return best, length
+
+    def _follow(self, sequence: _Sequence[H]) -> None:
+        """Take over from the sequence ahead as soon as it is there; go on alone when it left early."""
+        if sequence.awaits is None:
+            return
+        ahead = self._running.get(sequence.awaits)
+        if ahead is not None and ahead.read < sequence.awaits_tokens:
+            return
+        sequence.awaits = None
+        if ahead is not None:
+            source, shared = ahead.handle, sequence.awaits_tokens
+        else:
+            kept, shared = self._prefixes.find(sequence.job.prompt)
+            if kept is None:
+                return
+            source, shared = kept.handle, min(shared, len(sequence.job.prompt) - 1)
+        if shared > 0:
+            self._decoder.close(sequence.handle)
+            sequence.handle = self._decoder.fork(source, shared)
+            sequence.read = shared
+
+    def _leave(self, request: RequestId, *, reusable: bool) -> None:
+        sequence = self._running.pop(request)
+        ids = sequence.cached_ids
+        gone = self._prefixes.keep(ids, sequence.handle) if reusable and ids else [sequence.handle]
+        for handle in gone:
+            self._decoder.close(handle)
+
+    def _make_room(self, tokens: int) -> None:
+        while self._decoder.held_tokens() + tokens > self._decoder.room_tokens:
+            handle = self._prefixes.oldest()
+            if handle is None:
+                return
+            self._decoder.close(handle)
+
+    # --- one step -------------------------------------------------------------------------------------------
+
+    def _work(self) -> list[tuple[_Sequence[H], Chunk[H]]]:
+        prompts = [
+            Unread(request, s.unread) for request, s in self._running.items() if s.unread > 0 and s.awaits is None
+        ]
+        shares = prompt_shares(prompts, self._chunk_tokens)
+        work: list[tuple[_Sequence[H], Chunk[H]]] = []
+        for request, s in self._running.items():
+            if s.unread <= 0 and s.awaits is None:
+                work.append((s, Chunk(s.handle, (s.generated[-1],), s.read, s.wanted)))
+            elif share := shares.get(request, 0):
+                tokens = s.job.prompt[s.read : s.read + share]
+                work.append((s, Chunk(s.handle, tokens, s.read, s.wanted if share == s.unread else Wanted.NOTHING)))
+        return work
+
+    def _run(
+        self, work: list[tuple[_Sequence[H], Chunk[H]]], emissions: list[Emission]
+    ) -> list[tuple[_Sequence[H], Any]]:
+        """Run all chunks. When that fails, each alone: one sequence's fault ends that sequence only."""
+        self._make_room(sum(len(chunk.tokens) for _, chunk in work))
+        try:
+            return self._advance(work, self._decoder.run([chunk for _, chunk in work]))
+        except MemoryError:
+            raise
+        except NoRoom:
+            if len(self._prefixes):
+                self.forget()
+                return self._run(work, emissions)
+            if len(work) == 1:
+                raise
+        except Exception:
+            if len(work) == 1:
+                raise
+        return self._run_singly(work, emissions)
+
+    def _run_singly(
+        self, work: list[tuple[_Sequence[H], Chunk[H]]], emissions: list[Emission]
+    ) -> list[tuple[_Sequence[H], Any]]:
+        done: list[tuple[_Sequence[H], Any]] = []
+        failures: list[Exception] = []
+        for sequence, chunk in work:
+            try:
+                (outcome,) = self._decoder.run([chunk])
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  (told to its client; raised below when it is everybody's)
+                failures.append(error)
+                emissions.append(_failed(sequence.job, error))
+            else:
+                # The next run overwrites what logits point to.
+                kept = outcome.copy() if hasattr(outcome, "copy") else outcome
+                done.extend(self._advance([(sequence, chunk)], [kept]))
+        if len(failures) == len(work):
+            raise failures[0]
+        return done
+
+    def _advance(
+        self, work: list[tuple[_Sequence[H], Chunk[H]]], outcomes: list[Any]
+    ) -> list[tuple[_Sequence[H], Any]]:
+        for sequence, chunk in work:
+            sequence.read += len(chunk.tokens)
+        return [(sequence, outcome) for (sequence, _), outcome in zip(work, outcomes, strict=True)]
+
+    def _next(self, sequence: _Sequence[H], outcome: Any) -> Emission:
+        """Choose the next token of a sequence. Whatever goes wrong here is its own."""
+        job = sequence.job
+        try:
+            token, ended = self._choose(sequence, outcome)
+            if token in self._end_ids:
+                return Emission(job.request, (), b"", Finish.STOP)
+            sequence.generated.append(token)
+            data = self._pieces[token]
+            logprobs: tuple[TokenLogprob, ...] = ()
+            if job.logprobs is not None:
+                logprobs = (logprobs_of(outcome, token, job.logprobs, self._pieces.__getitem__),)
+        except (ValueError, GrammarBroke) as error:
+            return _failed(job, error)
+        finish = None
+        if ended:
+            finish = Finish.STOP
+        elif len(sequence.generated) >= job.max_tokens:
+            finish = Finish.LENGTH
+        return Emission(job.request, (token,), data, finish, logprobs)
+
+    def _choose(self, sequence: _Sequence[H], outcome: Any) -> tuple[int, bool]:
+        """The next token, and whether the grammar ends with it."""
+        if sequence.wanted is Wanted.MOST_PROBABLE:
+            return int(outcome), False
+        logits, sampling, prompt = outcome, sequence.job.sampling, sequence.job.prompt
+        if is_adjusted(sampling):
+            logits = adjusted(logits, sampling, prompt, sequence.generated)
+        if sequence.constraint is not None:
+            logits = masked(logits, sequence.constraint.allowed())
+        token = sample(logits, sampling, len(prompt) + len(sequence.generated))
+        if sequence.constraint is None or token in self._end_ids:
+            return token, False
+        return token, sequence.constraint.accept(token)
+
+
+def _failed(job: Job, error: Exception) -> Emission:
+    return Emission(job.request, (), b"", Finish.ERROR, error=f"{type(error).__name__}: {error}")

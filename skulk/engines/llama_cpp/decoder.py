@@ -1,0 +1,165 @@
+"""A llama.cpp context with the KV caches of many sequences: one batch per step, whatever its sequences do.
+
+All sequences share one pool of cells (`kv_unified`), so that a beginning in common is in memory once and copying it
+costs nothing. Called by one thread only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skulk.engines.batching import Chunk, NoRoom, Wanted
+from skulk.engines.llama_cpp.loading import LibraryLog, threads
+from skulk.engines.sampling import most_probable
+
+ENTRIES_MAX = 16
+"""Kept conversations beyond those that run: their cells are taken back as soon as somebody needs them."""
+SEQUENCES_MAX = 256
+"""`LLAMA_MAX_SEQ`."""
+FLASH_ATTENTION_WHERE_SUPPORTED = -1
+"""`LLAMA_FLASH_ATTN_TYPE_AUTO`: without it the compute buffer grows with heads × context."""
+CACHE_TYPES = {"f16": 1, "q8_0": 8}
+"""Option `kvCache` → `enum ggml_type`."""
+_NO_ROOM = 1
+"""What `llama_decode` answers when the KV cache has no place for the tokens."""
+
+
+@dataclass(slots=True)
+class Cache:
+    """One sequence of the context: its id, and how far it has got."""
+
+    id: int
+    length: int = 0
+    source: Cache | None = None
+    """What it was forked from, while that is open."""
+    shared: int = 0
+    """Of the length: cells that the source counts already."""
+
+
+class LlamaDecoder:
+    """`Decoder` of one loaded model. Raises MemoryError when the context cannot be made."""
+
+    def __init__(
+        self,
+        library: Any,
+        model: Any,
+        messages: LibraryLog,
+        *,
+        vocabulary: int,
+        context_tokens: int,
+        slots: int,
+        chunk_tokens: int,
+        cache_type: str,
+    ) -> None:
+        self._library = library
+        self._messages = messages
+        self._vocabulary = vocabulary
+        whole = not (
+            library.llama_model_n_swa(model)
+            or library.llama_model_is_recurrent(model)
+            or library.llama_model_is_hybrid(model)
+        )
+        # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
+        self.entries_max = min(ENTRIES_MAX, SEQUENCES_MAX - slots) if whole else 0
+        self.room_tokens = context_tokens * slots
+        self._batch_tokens = chunk_tokens + slots
+        settings = library.llama_context_default_params()
+        settings.n_ctx = self.room_tokens
+        settings.n_batch = settings.n_ubatch = self._batch_tokens
+        settings.n_seq_max = slots + self.entries_max
+        settings.kv_unified = True
+        # Logits are wanted of one token per sequence; by default there would be room for those of a whole batch. The
+        # library insists on one for each sequence that it may hold.
+        settings.n_outputs_max = settings.n_seq_max
+        settings.n_threads = settings.n_threads_batch = threads()
+        settings.flash_attn_type = FLASH_ATTENTION_WHERE_SUPPORTED
+        settings.type_k = settings.type_v = CACHE_TYPES[cache_type]
+        settings.no_perf = True
+        self._context = library.llama_init_from_model(model, settings)
+        if not self._context:
+            reason = messages.complaints() or "it gave no reason"
+            raise MemoryError(f"llama.cpp cannot make a context of {self.room_tokens} tokens: {reason}")
+        self._memory = library.llama_get_memory(self._context)
+        self._batch = library.llama_batch_init(self._batch_tokens, 0, 1)
+        self._tokens = np.ctypeslib.as_array(self._batch.token, (self._batch_tokens,))
+        self._positions = np.ctypeslib.as_array(self._batch.pos, (self._batch_tokens,))
+        self._outputs = np.ctypeslib.as_array(self._batch.logits, (self._batch_tokens,))
+        np.ctypeslib.as_array(self._batch.n_seq_id, (self._batch_tokens,))[:] = 1
+        # The library allots a number per token; numbers that lie side by side can be written at once.
+        self._owners = np.zeros(self._batch_tokens, np.int32)
+        for i in range(self._batch_tokens):
+            place = ctypes.c_void_p(self._owners.ctypes.data + i * self._owners.itemsize)
+            self._batch.seq_id[i] = ctypes.cast(place, ctypes.POINTER(library.llama_seq_id))
+        self._free = list(range(slots + self.entries_max - 1, -1, -1))
+        self._open: dict[int, Cache] = {}
+
+    def open(self) -> Cache:
+        cache = Cache(self._free.pop())
+        self._open[cache.id] = cache
+        return cache
+
+    def fork(self, source: Cache, length: int) -> Cache:
+        cache = self.open()
+        cache.length = cache.shared = length
+        cache.source = source
+        self._library.llama_memory_seq_cp(self._memory, source.id, cache.id, 0, length)
+        return cache
+
+    def close(self, handle: Cache) -> None:
+        self._library.llama_memory_seq_rm(self._memory, handle.id, -1, -1)
+        del self._open[handle.id]
+        for heir in self._open.values():
+            if heir.source is handle:
+                # Somebody has to count the cells that are still there; between several heirs they count more than once.
+                heir.source, heir.shared = None, 0
+        self._free.append(handle.id)
+
+    def held_tokens(self) -> int:
+        return sum(cache.length - cache.shared for cache in self._open.values())
+
+    def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
+        rows = self._fill(chunks)
+        answer = self._library.llama_decode(self._context, self._batch)
+        if answer != 0:
+            # What was done before the failure is undone, so that the step can be tried again in another way.
+            for chunk in chunks:
+                self._library.llama_memory_seq_rm(self._memory, chunk.handle.id, chunk.start, -1)
+            if answer == _NO_ROOM:
+                raise NoRoom(f"the KV cache of {self.room_tokens} tokens has no room for {self._batch.n_tokens} more")
+            raise RuntimeError(f"llama_decode failed with {answer}: {self._messages.complaints() or 'no reason given'}")
+        for chunk in chunks:
+            chunk.handle.length = chunk.start + len(chunk.tokens)
+        return [self._read(chunk, row) for chunk, row in zip(chunks, rows, strict=True)]
+
+    def _fill(self, chunks: Sequence[Chunk[Cache]]) -> list[int]:
+        """Write the batch; returns the row of each chunk's last token."""
+        batch, at, rows = self._batch, 0, []
+        for chunk in chunks:
+            count = len(chunk.tokens)
+            end = at + count
+            self._tokens[at:end] = chunk.tokens
+            self._positions[at:end] = range(chunk.start, chunk.start + count)
+            self._outputs[at:end] = 0
+            self._owners[at:end] = chunk.handle.id
+            if chunk.wanted is not Wanted.NOTHING:
+                self._outputs[end - 1] = 1
+            rows.append(end - 1)
+            at = end
+        batch.n_tokens = at
+        return rows
+
+    def _read(self, chunk: Chunk[Cache], row: int) -> Any:
+        if chunk.wanted is Wanted.NOTHING:
+            return None
+        logits = np.ctypeslib.as_array(self._library.llama_get_logits_ith(self._context, row), (self._vocabulary,))
+        if chunk.wanted is Wanted.LOGITS:
+            return logits
+        try:
+            return most_probable(logits)
+        except ValueError as error:
+            return error

@@ -1,0 +1,189 @@
+"""An mlx-lm model with the KV caches of many sequences.
+
+A prompt is read into a cache of its own. Sequences that generate share batch caches of mlx-lm, a row each, padded on
+the left to the longest; who comes is appended, who goes is cut out. Called by one thread only.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skulk.engines.batching import Chunk, Wanted
+
+ENTRIES_MAX = 16
+"""Kept conversations beyond those that run: their memory is freed as soon as somebody needs it."""
+CACHE_CLEAR_STEPS = 256
+"""mlx keeps freed buffers for reuse; while a cache grows they never fit again and pile up."""
+
+
+@dataclass(eq=False, slots=True)
+class Cache:
+    """One sequence. `layers`: a cache of mlx-lm per layer, None while the sequence is a row of the batch."""
+
+    layers: list[Any] | None
+    length: int = 0
+
+
+class MlxDecoder:
+    """`Decoder` of one loaded model."""
+
+    def __init__(self, model: Any, *, context_tokens: int, slots: int) -> None:
+        self._mx = importlib.import_module("mlx.core")
+        self._caches = importlib.import_module("mlx_lm.models.cache")
+        self._model = model
+        self.room_tokens = context_tokens * slots
+        plain = all(type(layer) is self._caches.KVCache for layer in self._caches.make_prompt_cache(model))
+        # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
+        self.entries_max = ENTRIES_MAX if plain else 0
+        self._open: set[Cache] = set()
+        self._rows: list[Cache] = []
+        self._batch: list[Any] = []
+        """A batch cache per layer, its rows those of `_rows`."""
+        self._steps = 0
+
+    def open(self) -> Cache:
+        return self._opened(self._caches.make_prompt_cache(self._model), 0)
+
+    def fork(self, source: Cache, length: int) -> Cache:
+        if source.layers is None:
+            layers = self._row(source)
+        else:
+            layers = [copy.copy(layer) for layer in source.layers]
+            for layer in layers:
+                # Arrays of their own: writing into an array shows in everything that holds the same object.
+                layer.keys, layer.values = layer.keys[...], layer.values[...]
+        for layer in layers:
+            layer.trim(source.length - length)
+        return self._opened(layers, length)
+
+    def close(self, handle: Cache) -> None:
+        self._open.discard(handle)
+        handle.layers = None
+        if handle in self._rows:
+            self._take_out([handle])
+
+    def held_tokens(self) -> int:
+        padded = max((cache.length for cache in self._rows), default=0) * len(self._rows)
+        return padded + sum(cache.length for cache in self._open if cache.layers is not None)
+
+    def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
+        outcomes: list[Any] = [None] * len(chunks)
+        rows: list[int] = []
+        for i, chunk in enumerate(chunks):
+            if len(chunk.tokens) == 1 and chunk.start > 0 and chunk.wanted is not Wanted.NOTHING:
+                rows.append(i)
+            else:
+                outcomes[i] = self._alone(chunk)
+        if len(rows) == 1 and not self._rows:
+            outcomes[rows[0]] = self._alone(chunks[rows[0]])
+        elif rows:
+            for i, outcome in zip(rows, self._together([chunks[i] for i in rows]), strict=True):
+                outcomes[i] = outcome
+        self._steps += 1
+        if self._steps % CACHE_CLEAR_STEPS == 0 or len(rows) < len(chunks):
+            self._mx.clear_cache()
+        return outcomes
+
+    def _alone(self, chunk: Chunk[Cache]) -> Any:
+        """A chunk of a sequence with a cache of its own."""
+        handle = chunk.handle
+        try:
+            if handle.layers is None:
+                self._take_out([handle])
+            logits = self._model(self._mx.array([chunk.tokens]), cache=handle.layers)
+            if chunk.wanted is Wanted.NOTHING:
+                self._mx.eval([layer.state for layer in handle.layers or ()])
+                outcome = None
+            else:
+                (outcome,) = self._read(logits[:, -1], [chunk])
+        except Exception as error:  # noqa: BLE001  (its sequence ends with it)
+            return _memory_or(error)
+        handle.length = chunk.start + len(chunk.tokens)
+        return outcome
+
+    def _together(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
+        """One token of every sequence of the batch."""
+        handles = [chunk.handle for chunk in chunks]
+        try:
+            self._take_out([handle for handle in self._rows if handle not in handles])
+            self._put_in([handle for handle in handles if handle.layers is not None])
+            chunk_of = {chunk.handle: chunk for chunk in chunks}
+            ordered = [chunk_of[handle] for handle in self._rows]
+            logits = self._model(self._mx.array([chunk.tokens for chunk in ordered]), cache=self._batch)
+            outcomes = dict(zip(self._rows, self._read(logits[:, -1], ordered), strict=True))
+        except Exception as error:  # noqa: BLE001  (the caches of all of them are in an unknown state)
+            self._rows, self._batch = [], []
+            return [_memory_or(error)] * len(chunks)
+        for handle in handles:
+            handle.length += 1
+        return [outcomes[handle] for handle in handles]
+
+    def _read(self, logits: Any, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
+        """Outcomes of `logits` [chunks, vocabulary]; everything is computed at once."""
+        mx = self._mx
+        peaks, indices = mx.max(logits, axis=-1), mx.argmax(logits, axis=-1)
+        rows = {i: logits[i].astype(mx.float32) for i, chunk in enumerate(chunks) if chunk.wanted is Wanted.LOGITS}
+        mx.eval(peaks, indices, *rows.values())
+        outcomes: list[Any] = []
+        for i, (peak, index) in enumerate(zip(peaks.tolist(), indices.tolist(), strict=True)):
+            if not math.isfinite(peak):
+                outcomes.append(ValueError(f"the highest logit is {peak}: the model's output is unusable"))
+            else:
+                outcomes.append(np.array(rows[i]) if i in rows else index)
+        return outcomes
+
+    # --- the batch ------------------------------------------------------------------------------------------
+
+    def _put_in(self, handles: list[Cache]) -> None:
+        if not handles:
+            return
+        columns = zip(*(handle.layers or () for handle in handles), strict=True)
+        joined = [layers[0].merge(list(layers)) for layers in columns]
+        if self._rows:
+            for batch, more in zip(self._batch, joined, strict=True):
+                batch.extend(more)
+        else:
+            self._batch = joined
+        for handle in handles:
+            handle.layers = None
+        self._rows += handles
+
+    def _take_out(self, handles: list[Cache]) -> None:
+        """Rows that are still open get caches of their own; the others are dropped."""
+        if not handles:
+            return
+        for handle in handles:
+            if handle in self._open:
+                handle.layers = self._row(handle)
+        kept = [i for i, handle in enumerate(self._rows) if handle not in handles]
+        self._rows = [self._rows[i] for i in kept]
+        if not kept:
+            self._batch = []
+        for batch in self._batch:
+            batch.filter(kept)
+
+    def _row(self, handle: Cache) -> list[Any]:
+        """A copy of a row as caches of their own."""
+        layers = [batch.extract(self._rows.index(handle)) for batch in self._batch]
+        self._mx.eval([layer.state for layer in layers])
+        return layers
+
+    def _opened(self, layers: list[Any], length: int) -> Cache:
+        cache = Cache(layers, length)
+        self._open.add(cache)
+        return cache
+
+
+def _memory_or(error: Exception) -> Exception:
+    """What mlx says when an allocation failed is a MemoryError, which no sequence survives; else the error itself."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "malloc" in text or "insufficient memory" in text:
+        raise MemoryError(str(error)) from error
+    return error

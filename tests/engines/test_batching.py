@@ -1,0 +1,263 @@
+"""Continuous batching on a toy model: its next token is a function of everything before it, so any mix-up shows.
+
+The real engines' batches are in test_batches.py; here are the order of events, the room, and faults.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skulk.core.domain import Finish, Sampling
+from skulk.engines.batching import SHARED_TOKENS_MIN, Batch, NoRoom, Wanted
+from skulk.engines.engine import Job
+
+VOCABULARY = 50
+END = 0
+PIECES = [f"<{i}>".encode() for i in range(VOCABULARY)]
+
+
+@dataclass(eq=False)
+class ToyCache:
+    ids: list[int] = field(default_factory=list)
+    open: bool = True
+
+
+class ToyDecoder:
+    """Keeps the ids themselves as its cache; logits are a hash of them."""
+
+    def __init__(self, entries_max=4, room_tokens=10_000):
+        self.entries_max = entries_max
+        self.room_tokens = room_tokens
+        self.caches: list[ToyCache] = []
+        self.computed = 0
+        self.longest_step = 0
+        self.poison: set[int] = set()
+        """A chunk with one of these ids fails."""
+
+    def open(self):
+        self.caches.append(ToyCache())
+        return self.caches[-1]
+
+    def fork(self, source, length):
+        assert source.open
+        cache = self.open()
+        cache.ids = source.ids[:length]
+        assert len(cache.ids) == length
+        return cache
+
+    def close(self, handle):
+        assert handle.open, "closed twice"
+        handle.open = False
+        self.caches.remove(handle)
+
+    def held_tokens(self):
+        return sum(len(cache.ids) for cache in self.caches)
+
+    def run(self, chunks):
+        tokens = sum(len(chunk.tokens) for chunk in chunks)
+        if self.held_tokens() + tokens > self.room_tokens:
+            raise NoRoom("full")
+        if any(token in self.poison for chunk in chunks for token in chunk.tokens):
+            raise RuntimeError("poisoned")
+        self.computed += tokens
+        self.longest_step = max(self.longest_step, tokens)
+        return [self._one(chunk) for chunk in chunks]
+
+    def _one(self, chunk):
+        assert chunk.handle.open
+        assert chunk.start == len(chunk.handle.ids), "a chunk that does not continue its cache"
+        chunk.handle.ids += chunk.tokens
+        if chunk.wanted is Wanted.NOTHING:
+            return None
+        logits = toy_logits(chunk.handle.ids)
+        return int(np.argmax(logits)) if chunk.wanted is Wanted.MOST_PROBABLE else logits
+
+
+def toy_logits(ids):
+    seed = zlib.crc32(",".join(map(str, ids)).encode())
+    logits = np.random.default_rng(seed).normal(size=VOCABULARY).astype(np.float32)
+    logits[END] -= 2  # answers of some length
+    return logits
+
+
+def batch(decoder, chunk_tokens=16):
+    return Batch(decoder, None, frozenset({END}), PIECES, chunk_tokens)
+
+
+def job(name, prompt, max_tokens=12, **sampling):
+    return Job(name, tuple(prompt), Sampling(**{"seed": 1, "temperature": 0.0, **sampling}), max_tokens)
+
+
+def finish(running, answers=None):
+    """Step until nothing is left. Returns id → (ids, finish, error)."""
+    answers = {} if answers is None else answers
+    for _ in range(10_000):
+        emissions = running.step()
+        for emission in emissions:
+            ids, _, _ = answers.get(emission.request, ((), None, None))
+            answers[emission.request] = (ids + emission.ids, emission.finish, emission.error)
+        if not len(running):
+            return answers
+    raise AssertionError("it never ends")
+
+
+def expected(one):
+    """The answer without any batch: the model's own definition."""
+    ids, generated = list(one.prompt), []
+    while len(generated) < one.max_tokens:
+        token = int(np.argmax(toy_logits(ids)))
+        if token == END:
+            return tuple(generated), Finish.STOP, None
+        ids.append(token)
+        generated.append(token)
+    return tuple(generated), Finish.LENGTH, None
+
+
+prompts = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=80), min_size=1, max_size=8)
+
+
+@settings(max_examples=60)
+@given(prompts, st.lists(st.integers(0, 4), min_size=8, max_size=8), st.integers(1, 40))
+def test_company_changes_no_answer(texts, pauses, chunk_tokens):
+    """Requests of equal and different beginnings join at any step."""
+    decoder = ToyDecoder()
+    running, answers = batch(decoder, chunk_tokens), {}
+    jobs = [job(f"r{i}", text) for i, text in enumerate(texts)]
+    for one, pause in zip(jobs, pauses, strict=False):
+        running.start(one)
+        for _ in range(pause):
+            for emission in running.step():
+                ids, _, _ = answers.get(emission.request, ((), None, None))
+                answers[emission.request] = (ids + emission.ids, emission.finish, emission.error)
+    finish(running, answers)
+    assert answers == {one.request: expected(one) for one in jobs}
+    assert decoder.longest_step <= chunk_tokens + len(jobs)
+    running.forget()
+    assert decoder.caches == [], "something was never given back"
+
+
+def test_a_long_prompt_does_not_hold_up_those_who_generate():
+    decoder = ToyDecoder()
+    running = batch(decoder, chunk_tokens=10)
+    running.start(job("quick", [1, 2, 3], max_tokens=40))
+    running.step()
+    running.start(job("long", [2] * 500))
+    for _ in range(10):
+        assert [e.request for e in running.step()] == ["quick"]
+
+
+def test_a_beginning_in_common_is_computed_once_even_when_all_come_at_once():
+    shared = [1 + i % 3 for i in range(300)]
+    decoder = ToyDecoder(entries_max=8)
+    running = batch(decoder)
+    cached = [running.start(job(f"r{i}", [*shared, 4 + i], max_tokens=1)) for i in range(4)]
+    assert cached == [0, 300, 300, 300]
+    answers = finish(running)
+    assert decoder.computed == 300 + 4
+    assert answers == {f"r{i}": expected(job(f"r{i}", [*shared, 4 + i], max_tokens=1)) for i in range(4)}
+
+
+def test_who_waits_for_a_beginning_goes_on_when_the_other_leaves():
+    shared = [1 + i % 3 for i in range(300)]
+    running = batch(ToyDecoder())
+    running.start(job("first", [*shared, 9]))
+    running.start(second := job("second", [*shared, 8]))
+    running.step()
+    running.cancel("first")
+    assert finish(running) == {"second": expected(second)}
+
+
+def test_the_next_turn_of_a_conversation_reads_only_what_is_new():
+    decoder = ToyDecoder()
+    running = batch(decoder)
+    first = job("turn 1", [3] * 50)
+    assert running.start(first) == 0
+    answer, _, _ = finish(running)["turn 1"]
+    before = decoder.computed
+    second = job("turn 2", (*first.prompt, *answer, 7, 7))
+    assert running.start(second) == 50 + len(answer) - 1
+    assert finish(running)["turn 2"] == expected(second)
+    assert decoder.computed - before <= 3 + second.max_tokens
+
+
+def test_the_same_prompt_again_computes_its_last_token_only():
+    running = batch(ToyDecoder())
+    running.start(job("a", [5] * 40))
+    finish(running)
+    assert running.start(again := job("b", [5] * 40)) == 39
+    assert finish(running) == {"b": expected(again)}
+
+
+def test_what_is_kept_makes_room_for_what_runs():
+    decoder = ToyDecoder(entries_max=8, room_tokens=200)
+    running = batch(decoder)
+    for i in range(6):
+        running.start(one := job(f"r{i}", [1 + i] * 60))
+        assert finish(running) == {one.request: expected(one)}
+    assert decoder.held_tokens() <= 200
+
+
+def test_one_sequences_fault_ends_that_one_only():
+    decoder = ToyDecoder()
+    decoder.poison = {77}  # no token of the vocabulary
+    running = batch(decoder)
+    good = [job(f"good{i}", [i + 1] * 20) for i in range(3)]
+    for one in good:
+        running.start(one)
+    running.step()
+    running.start(job("bad", [3, 77, 3]))
+    answers = finish(running)
+    assert answers.pop("bad") == ((), Finish.ERROR, "RuntimeError: poisoned")
+    assert answers == {one.request: expected(one) for one in good}
+    running.forget()
+    assert decoder.caches == []
+
+
+def test_a_step_that_fails_for_everybody_is_the_engines():
+    decoder = ToyDecoder()
+    decoder.poison = {1, 2}
+    running = batch(decoder)
+    running.start(job("a", [1] * 5))
+    running.start(job("b", [2] * 5))
+    with pytest.raises(RuntimeError, match="poisoned"):
+        running.step()
+
+
+def test_memory_that_ran_out_is_never_one_requests_fault(monkeypatch):
+    decoder = ToyDecoder()
+    running = batch(decoder)
+    running.start(job("a", [1] * 5))
+    running.start(job("b", [2] * 5))
+    monkeypatch.setattr(decoder, "run", lambda _: (_ for _ in ()).throw(MemoryError("no")))
+    with pytest.raises(MemoryError):
+        running.step()
+
+
+def test_logits_that_are_no_numbers_end_their_sequence(monkeypatch):
+    decoder = ToyDecoder()
+    one_chunk = decoder._one
+
+    def broken(chunk):
+        outcome = one_chunk(chunk)
+        return np.full(VOCABULARY, np.nan, np.float32) if chunk.handle.ids[0] == 2 and outcome is not None else outcome
+
+    monkeypatch.setattr(decoder, "_one", broken)
+    running = batch(decoder)
+    running.start(good := job("good", [1] * 5, temperature=0.0, presence_penalty=0.0))
+    running.start(job("bad", [2] * 5, temperature=1.0))
+    answers = finish(running)
+    assert answers["good"] == expected(good)
+    assert answers["bad"][1] is Finish.ERROR
+    assert "the model's output is unusable" in answers["bad"][2]
+
+
+def test_a_beginning_that_is_too_short_is_not_waited_for():
+    shared = [1] * (SHARED_TOKENS_MIN - 1)
+    running = batch(ToyDecoder(entries_max=0))
+    assert [running.start(job(f"r{i}", [*shared, 4 + i])) for i in range(2)] == [0, 0]
