@@ -75,19 +75,23 @@ class MlxDecoder:
 
     def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
         outcomes: list[Any] = [None] * len(chunks)
-        rows: list[int] = []
+        last: dict[int, Chunk[Cache]] = {}
         for i, chunk in enumerate(chunks):
-            if len(chunk.tokens) == 1 and chunk.start > 0 and chunk.wanted is not Wanted.NOTHING:
-                rows.append(i)
-            else:
-                outcomes[i] = self._alone(chunk)
-        if len(rows) == 1 and not self._rows:
-            outcomes[rows[0]] = self._alone(chunks[rows[0]])
-        elif rows:
-            for i, outcome in zip(rows, self._together([chunks[i] for i in rows]), strict=True):
-                outcomes[i] = outcome
+            before = len(chunk.tokens) - (chunk.wanted is not Wanted.NOTHING)
+            if before > 0:
+                # Logits would be computed of every token of a chunk, so the last one goes by itself.
+                outcomes[i] = self._alone(Chunk(chunk.handle, chunk.tokens[:before], chunk.start, Wanted.NOTHING))
+            if before < len(chunk.tokens) and outcomes[i] is None:
+                last[i] = Chunk(chunk.handle, chunk.tokens[before:], chunk.start + before, chunk.wanted)
+        # A batch of caches cannot be made of an empty one, and one sequence needs none.
+        single = {i: chunk for i, chunk in last.items() if chunk.start == 0 or (len(last) == 1 and not self._rows)}
+        for i, chunk in single.items():
+            outcomes[i] = self._alone(chunk)
+        rows = {i: chunk for i, chunk in last.items() if i not in single}
+        for i, outcome in zip(rows, self._together([*rows.values()]), strict=True):
+            outcomes[i] = outcome
         self._steps += 1
-        if self._steps % CACHE_CLEAR_STEPS == 0 or len(rows) < len(chunks):
+        if self._steps % CACHE_CLEAR_STEPS == 0 or len(last) < len(chunks):
             self._mx.clear_cache()
         return outcomes
 
@@ -110,6 +114,8 @@ class MlxDecoder:
 
     def _together(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
         """One token of every sequence of the batch."""
+        if not chunks:
+            return []
         handles = [chunk.handle for chunk in chunks]
         try:
             self._take_out([handle for handle in self._rows if handle not in handles])
