@@ -30,6 +30,20 @@ hypothesis.settings.register_profile("explore", deadline=None, max_examples=500)
 hypothesis.settings.load_profile("explore" if os.environ.get("SKULK_EXPLORE") == "1" else "steady")
 
 
+# Two processes run the tests (`make test`), whole files at a time. What shares a thing of the machine stays in one of
+# them: bridges and forwarding of test hosts; namespaces, fixed ports and clocks of fleets.
+_SHARERS = {
+    **dict.fromkeys(("hosts", "machines", "playbooks", "secrets", "logging", "service", "update"), "hosts"),
+    **dict.fromkeys(("e2e", "planes", "coordination", "sim", "docs", "conformance"), "fleets"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests")
+        item.add_marker(pytest.mark.xdist_group(_SHARERS.get(place.parts[0], str(place))))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Under CI (`SKULK_NO_SKIPS=1`) a skip is a failure that says what is missing."""
