@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from skulk.core.domain.requests import Accepted
 from skulk.core.errors import REQ_CONTEXT, REQ_INVALID, RequestError
 from skulk.engines.engine import Prompt
 
 MAX_TOKENS_DEFAULT = 4096
 """Without max_tokens a model that never ends would hold its slot for the whole context; 4096 is a long answer."""
+MAX_TOKENS_VARIABLES = ("SKULK_MAX_OUTPUT_TOKENS", "SKULK_MAX_TOKENS")
+"""Set another default; the first that is a positive number counts."""
 
 
-def budget(prompt: Prompt, max_tokens: int | None, context_tokens: int) -> int:
-    """How many tokens to generate at most (≥ 1).
+def max_tokens_default(environment: Mapping[str, str]) -> int:
+    """Tokens that a request without max_tokens may generate, if the context has room for them."""
+    for name in MAX_TOKENS_VARIABLES:
+        value = environment.get(name, "")
+        if value.isdecimal() and int(value) > 0:
+            return int(value)
+    return MAX_TOKENS_DEFAULT
+
+
+def budget(prompt: Prompt, max_tokens: int | None, context_tokens: int, default: int = MAX_TOKENS_DEFAULT) -> int:
+    """How many tokens to generate at most (≥ 1). `default`: where the request says nothing.
 
     Raises RequestError 400: SK-REQ-005 when prompt (and the explicit max_tokens) exceed the context, with the
     numbers; SK-REQ-001 for an empty prompt or a max_tokens below 1.
@@ -32,7 +45,7 @@ def budget(prompt: Prompt, max_tokens: int | None, context_tokens: int) -> int:
             f" the context holds {context_tokens}",
             "max_tokens",
         )
-    return min(MAX_TOKENS_DEFAULT, left) if max_tokens is None else max_tokens
+    return min(default, left) if max_tokens is None else max_tokens
 
 
 def accepted(prompt: Prompt, context_tokens: int, cached_tokens: int, queue_seconds: float) -> Accepted:

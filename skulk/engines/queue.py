@@ -6,6 +6,7 @@ have been accepted, so a waiting one can still be refused with a proper status.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from skulk.core.domain.ids import RequestId
@@ -48,25 +49,44 @@ class Queue:
 
     def offer(
         self, request: GenerationRequest, owner: Owner, phase: RunnerReport, now: float
-    ) -> tuple[Queue, RunnerRefusal | None]:
-        """Queue a request, or say why not. `now`: monotonic seconds."""
+    ) -> tuple[Queue, RunnerRefusal | None, Waiting | None]:
+        """Queue a request, or say why not. `now`: monotonic seconds.
+
+        In a full queue a tenant with less than others that wait takes the place of the last one of whoever has most:
+        the third value, to be refused as `full` says.
+        """
         if phase is RunnerReport.DRAINING:
-            return self, draining()
+            return self, draining(), None
         if phase is not RunnerReport.READY:
-            return self, RunnerRefusal(
+            refusal = RunnerRefusal(
                 REQ_NOT_READY.id, f"the replica is {phase.value}, not ready", UNAVAILABLE, retriable=True
             )
+            return self, refusal, None
+        queue, displaced = self, None
         if len(self.running) + len(self.waiting) >= self.slots + self.queue_max:
-            return self, RunnerRefusal(
-                REQ_QUEUE_FULL.id,
-                f"{len(self.running)} requests run and {len(self.waiting)} wait, the limit is"
-                f" {self.slots} and {self.queue_max}",
-                UNAVAILABLE,
-                retriable=True,
-            )
-        return replace(
-            self, waiting=(*self.waiting, Waiting(request, owner, now + request.deadline_seconds, now))
-        ), None
+            displaced = self._crowding(request.tenant)
+            if displaced is None:
+                return self, self.full(), None
+            queue = self._without((displaced,))
+        waiting = Waiting(request, owner, now + request.deadline_seconds, now)
+        return replace(queue, waiting=(*queue.waiting, waiting)), None, displaced
+
+    def full(self) -> RunnerRefusal:
+        return RunnerRefusal(
+            REQ_QUEUE_FULL.id,
+            f"{len(self.running)} requests run and {len(self.waiting)} wait, the limit is"
+            f" {self.slots} and {self.queue_max}",
+            UNAVAILABLE,
+            retriable=True,
+        )
+
+    def _crowding(self, tenant: str) -> Waiting | None:
+        """The last request of the tenant that waits most, when that is more than `tenant` would with one more."""
+        counts = Counter(w.request.tenant for w in self.waiting)
+        most = max(counts, key=lambda name: counts[name], default=tenant)
+        if counts[most] <= counts[tenant] + 1:
+            return None
+        return next(w for w in reversed(self.waiting) if w.request.tenant == most)
 
     def admit(self) -> tuple[Queue, tuple[Waiting, ...]]:
         """Move as many as there are free slots from waiting to running, a tenant at a time."""

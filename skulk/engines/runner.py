@@ -39,6 +39,7 @@ from skulk.core.wire.runner import (
     Stop,
     WireError,
 )
+from skulk.engines.admission import max_tokens_default
 from skulk.engines.connection import Connection
 from skulk.engines.engine import Emission, Engine
 from skulk.engines.flight import FlightRecorder, Phase
@@ -109,6 +110,7 @@ class Runner:
             self.pulse,
             self.flight,
             lambda event: _hand_over(loop, self._happened, event),
+            max_tokens_default(os.environ),
         )
         server = await asyncio.start_unix_server(self._converse, sock=self._listener)
         self._worker.start()
@@ -231,7 +233,9 @@ class Runner:
             log.warning("request %s is here already: ignored", request.id)
             return
         self.flight.note(Phase.TASK_SUBMISSION, request=request.id)
-        self._queue, refusal = self._queue.offer(request, message.owner, self._phase, time.monotonic())
+        self._queue, refusal, displaced = self._queue.offer(request, message.owner, self._phase, time.monotonic())
+        if displaced is not None:
+            self._refuse(displaced.request.id, self._queue.full())
         if refusal is None:
             self._admit()
         else:

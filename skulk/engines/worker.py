@@ -116,6 +116,7 @@ class Worker(threading.Thread):
         pulse: Pulse,
         flight: FlightRecorder,
         report: Callable[[WorkerEvent], None],
+        max_tokens_default: int,
     ) -> None:
         super().__init__(name="engine", daemon=True)
         self._engine = engine
@@ -123,6 +124,7 @@ class Worker(threading.Thread):
         self._pulse = pulse
         self._flight = flight
         self._report = report
+        self._max_tokens_default = max_tokens_default
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._running: list[RequestId] = []
         self._decoding: set[RequestId] = set()
@@ -189,7 +191,7 @@ class Worker(threading.Thread):
         self._pulse.beat(Activity.STEPPING)
         try:
             prompt = self._engine.render(request)
-            max_tokens = budget(prompt, request.max_tokens, self._context_tokens)
+            max_tokens = budget(prompt, request.max_tokens, self._context_tokens, self._max_tokens_default)
             job = Job(
                 request.id,
                 prompt.ids,

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_FILE = "skulk.env"
 PROCESS_VARIABLES = frozenset(
-    {"SKULK_LOGGING_EXTERNAL", "SKULK_WARMUP_DEADLINE_SECONDS", "SKULK_STEP_DEADLINE_SECONDS"}
+    {
+        "SKULK_LOGGING_EXTERNAL",
+        "SKULK_WARMUP_DEADLINE_SECONDS",
+        "SKULK_STEP_DEADLINE_SECONDS",
+        "SKULK_MAX_OUTPUT_TOKENS",
+        "SKULK_MAX_TOKENS",
+    }
 )
 """What the daemon and its runners read besides the keys of node.toml."""
 VERB_VARIABLES = frozenset({"SKULK_CONFIG", "SKULK_URL", "SKULK_API_KEY"})

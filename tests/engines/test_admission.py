@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skulk.core.errors import RequestError
-from skulk.engines.admission import MAX_TOKENS_DEFAULT, accepted, budget
+from skulk.engines.admission import MAX_TOKENS_DEFAULT, accepted, budget, max_tokens_default
 from skulk.engines.engine import Prompt
 
 
@@ -49,3 +49,18 @@ def test_what_does_not_fit(used, asked, context, code):
 
 def test_context_left_is_the_context_minus_the_prompt():
     assert accepted(prompt(30), 100, cached_tokens=0, queue_seconds=0.0).context_left == 70
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 4096),
+        ({"SKULK_MAX_TOKENS": "100"}, 100),
+        ({"SKULK_MAX_TOKENS": "100", "SKULK_MAX_OUTPUT_TOKENS": "200"}, 200),
+        ({"SKULK_MAX_OUTPUT_TOKENS": "many", "SKULK_MAX_TOKENS": "0"}, 4096),
+    ],
+)
+def test_the_default_can_be_set_by_environment(environment, expected):
+    assert max_tokens_default(environment) == expected
+    assert budget(prompt(30), None, 10_000, expected) == expected
+    assert budget(prompt(30), None, 80, expected) == 50

@@ -14,7 +14,8 @@ READY = RunnerReport.READY
 def offered(queue, *requests, now=0.0):
     refusals = []
     for request in requests:
-        queue, refusal = queue.offer(request, OWNER, READY, now)
+        queue, refusal, displaced = queue.offer(request, OWNER, READY, now)
+        assert displaced is None
         refusals.append(refusal)
     return queue, refusals
 
@@ -54,7 +55,7 @@ def test_a_queue_of_zero_takes_only_what_starts_at_once(ask):
     ],
 )
 def test_only_a_ready_runner_takes_requests(ask, phase, code):
-    queue, refusal = Queue(1, 8).offer(ask(), OWNER, phase, 0.0)
+    queue, refusal, _ = Queue(1, 8).offer(ask(), OWNER, phase, 0.0)
     assert refusal.code == code
     assert refusal.retriable
     assert queue == Queue(1, 8)
@@ -96,3 +97,17 @@ def test_tenants_take_turns_and_each_ones_requests_keep_their_order(ask):
         order.append(running)
     assert order == [a, b, flood[1], flood[2], flood[3]]
     assert queue.served == ("flood",), "tenants that wait for nothing are forgotten"
+
+
+def test_a_full_queue_is_shared_by_those_who_come_late(ask):
+    flood = [ask(tenant="flood") for _ in range(4)]
+    queue, _ = offered(Queue(0, 4), *flood)
+    late = [ask(tenant="late") for _ in range(3)]
+    outcomes = []
+    for request in late:
+        queue, refusal, displaced = queue.offer(request, OWNER, READY, 0.0)
+        outcomes.append((refusal is None, None if displaced is None else displaced.request))
+    assert outcomes == [(True, flood[3]), (True, flood[2]), (False, None)]
+    assert [w.request for w in queue.waiting] == [*flood[:2], *late[:2]]
+    _, refusal, displaced = queue.offer(ask(tenant="flood"), OWNER, READY, 0.0)
+    assert (refusal.code, displaced) == ("SK-REQ-006", None)
