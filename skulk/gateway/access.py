@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from skulk.core.domain import Access, Scope
+from skulk.core.domain import Access, AccessKey, Scope
 from skulk.core.errors import REQ_NO_KEY, REQ_ORIGIN, REQ_SCOPE, RequestError
 
 HEALTH_PATHS = ("/livez", "/readyz", "/healthz", "/health")
@@ -36,42 +36,43 @@ def scope_of(method: str, path: str, *, verbose: bool = False) -> Scope | None:
     return Scope.READ
 
 
-def check_access(access: Access, needed: Scope | None, headers: Mapping[str, str], *, loopback: bool) -> None:
-    """Return when the caller may go on. `headers` has lower-case names.
+def check_access(access: Access, needed: Scope | None, headers: Mapping[str, str], *, loopback: bool) -> str:
+    """The name of the caller's key when it may go on, empty for a caller without one. `headers` has lower-case names.
 
     Raises RequestError 401 (no valid key), 403 (lacks the scope, or nobody may) or 421 (foreign host name).
     """
     if needed is None:
-        return
+        return ""
     if access.keys:
-        granted = _scopes(access, headers)
-        if needed not in granted and Scope.ADMIN not in granted:
+        key = _key(access, headers)
+        if needed not in key.scopes and Scope.ADMIN not in key.scopes:
             raise _refused(f"this key lacks the scope {needed.value}", REQ_SCOPE.fix)
-        return
+        return key.name
     if loopback:
         _check_local(headers)
-        return
+        return ""
     if not access.anonymous:
         raise _refused("this gateway has no keys and listens beyond loopback", "add keys to Fleet.spec.access")
     if needed is Scope.ADMIN:
         raise _refused("changing anything needs a key; anonymous callers may only use and read", REQ_SCOPE.fix)
     _check_same_origin(headers)
+    return ""
 
 
-def _scopes(access: Access, headers: Mapping[str, str]) -> frozenset[Scope]:
+def _key(access: Access, headers: Mapping[str, str]) -> AccessKey:
     kind, _, key = headers.get("authorization", "").partition(" ")
     key = key.strip()
     if kind.lower() != "bearer" or not 0 < len(key) <= KEY_CHARS_MAX:
         raise _no_key("no API key was sent")
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-    granted: frozenset[Scope] | None = None
+    found: AccessKey | None = None
     for known in access.keys:
         # All keys are compared, so that the time tells nothing about which one came close.
         if hmac.compare_digest(digest, known.sha256.lower()):
-            granted = frozenset(known.scopes)
-    if granted is None:
+            found = known
+    if found is None:
         raise _no_key("the API key is not valid")
-    return granted
+    return found
 
 
 def _check_local(headers: Mapping[str, str]) -> None:

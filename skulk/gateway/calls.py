@@ -1,13 +1,14 @@
 """The chat requests that are open, and everything that can end one early.
 
-A `Call` lives from the parsed request to the last byte. Client gone, cancelled by its id, deadline passed: all of
-them are `end`, the first reason wins, and it reaches the runner at once. How an answer is written is not known here.
+A `Call` lives from the parsed request to the last byte and has one generation per choice. Client gone, cancelled by its
+id, deadline passed: all of them are `end`, the first reason wins, and it reaches the runners at once. How an answer is
+written is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -29,18 +30,18 @@ class ClientGone(Exception):
 class Call:
     """One open request. Made by `Calls.open`."""
 
-    def __init__(self, request: GenerationRequest) -> None:
-        self.request = request
-        self.generation: Generation | None = None
+    def __init__(self, requests: Sequence[GenerationRequest]) -> None:
+        self._requests = tuple(requests)
+        self._running: dict[int, Generation] = {}
+        """By choice: what was accepted and has not ended."""
         self._ended: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        self._complete = False
         self._deadline: asyncio.TimerHandle | None = None
 
     def end(self, reason: Exception) -> None:
         """Stop the work on this call because of `reason`. Later reasons are ignored."""
         if not self._ended.done():
             self._ended.set_result(reason)
-            self._cancel_generation(str(reason) or type(reason).__name__)
+            self.stop_all(str(reason) or type(reason).__name__)
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, or the reason raised when the call is ended before."""
@@ -54,13 +55,15 @@ class Call:
         finally:
             await stop(task)
 
-    async def submit(self, serving: Serving) -> Generation:
-        """Route and send the request; the generation is cancelled with the call from here on."""
-        return await self.during(self._submit(serving))
+    async def submit(self, serving: Serving) -> list[Generation]:
+        """Route and send the requests, and wait until all are accepted; they are cancelled with the call from here on.
+        Raises what refuses the first of them."""
+        submits = [self._submit(serving, index, request) for index, request in enumerate(self._requests)]
+        return await self.during(all_of(submits))
 
-    async def _submit(self, serving: Serving) -> Generation:
-        self.generation = await serving.submit(self.request)
-        return self.generation
+    async def _submit(self, serving: Serving, index: int, request: GenerationRequest) -> Generation:
+        self._running[index] = generation = await serving.submit(request)
+        return generation
 
     def expire_after(self, seconds: float) -> None:
         self._deadline = asyncio.get_running_loop().call_later(seconds, self._expire)
@@ -69,7 +72,7 @@ class Call:
         self.end(
             RequestError(
                 REQ_DEADLINE,
-                f"no token came within {self.request.deadline_seconds:g} s",
+                f"no token came within {self._requests[0].deadline_seconds:g} s",
                 status=504,
                 kind="server_error",
             )
@@ -80,22 +83,23 @@ class Call:
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def complete(self) -> None:
-        """The generation ended by itself: nothing is left to cancel."""
-        self._complete = True
+    def complete(self, index: int) -> None:
+        """The generation of a choice ended by itself: nothing is left to cancel."""
+        self._running.pop(index, None)
 
-    def stop_generation(self, reason: str) -> None:
+    def stop_generation(self, index: int, reason: str) -> None:
         """The answer is whole although the runner would go on: a stop string was found."""
-        self._cancel_generation(reason)
+        generation = self._running.pop(index, None)
+        if generation is not None:
+            generation.cancel(reason)
+
+    def stop_all(self, reason: str) -> None:
+        for index in tuple(self._running):
+            self.stop_generation(index, reason)
 
     def close(self) -> None:
         self.first_token()
-        self._cancel_generation("the request is over")
-
-    def _cancel_generation(self, reason: str) -> None:
-        if self.generation is not None and not self._complete:
-            self._complete = True
-            self.generation.cancel(reason)
+        self.stop_all("the request is over")
 
 
 class Calls:
@@ -105,15 +109,17 @@ class Calls:
         self._open: dict[str, Call] = {}
 
     @asynccontextmanager
-    async def open(self, request: GenerationRequest, receive: Receive) -> AsyncIterator[Call]:
+    async def open(
+        self, command_id: str, requests: Sequence[GenerationRequest], receive: Receive
+    ) -> AsyncIterator[Call]:
         """A call that ends when the client goes. `receive` must have given the whole body already."""
-        call = Call(request)
-        self._open[request.id] = call
+        call = Call(requests)
+        self._open[command_id] = call
         watcher = asyncio.ensure_future(watch_client(receive, lambda: call.end(ClientGone("the client is gone"))))
         try:
             yield call
         finally:
-            del self._open[request.id]
+            del self._open[command_id]
             call.close()
             await stop(watcher)
 
@@ -124,6 +130,20 @@ class Calls:
             return False
         call.end(RequestError(REQ_CANCELLED, "the request was cancelled by its command id", status=CANCELLED_STATUS))
         return True
+
+
+async def all_of(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order. The first failure is raised, and the others are ended before."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done():
+                task.result()
+        return [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            await stop(task)
 
 
 async def watch_client(receive: Receive, gone: Callable[[], None]) -> None:

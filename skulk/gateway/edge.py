@@ -17,7 +17,7 @@ from skulk.core.errors import RequestError, SkulkError
 from skulk.core.ports import Serving
 from skulk.gateway.access import check_access, is_loopback, scope_of
 from skulk.gateway.health import asked
-from skulk.gateway.metrics import Metrics, Note
+from skulk.gateway.metrics import Metrics, Note, stats_of
 from skulk.gateway.replies import as_request_error, error_reply
 from skulk.gateway.settings import GatewaySettings
 
@@ -78,7 +78,7 @@ class Edge:
             await send(message)
 
         try:
-            self._check_access(scope, headers)
+            note.tenant = self._check_access(scope, headers)
             await self._app(scope, receive, send_marked)
         except Exception as error:  # noqa: BLE001  (told and logged; a client is owed an answer)
             failure = told(error, note)
@@ -93,10 +93,10 @@ class Edge:
         kept = "".join(char for char in given if "!" <= char <= "~")[:REQUEST_ID_CHARS_MAX]
         return kept or self._settings.new_id()
 
-    def _check_access(self, scope: Scope, headers: Headers) -> None:
+    def _check_access(self, scope: Scope, headers: Headers) -> str:
         verbose = asked(QueryParams(scope["query_string"]).get("verbose"))
         needed = scope_of(scope["method"], scope["path"], verbose=verbose)
-        check_access(self._serving.view().access, needed, headers, loopback=self._over_loopback(scope))
+        return check_access(self._serving.view().access, needed, headers, loopback=self._over_loopback(scope))
 
     def _over_loopback(self, scope: Scope) -> bool:
         if self._settings.loopback is not None:
@@ -134,6 +134,12 @@ def _generation_facts(note: Note) -> dict[str, object]:
     facts: dict[str, object] = {"model": note.model, "command_id": note.command_id, "finish": note.finish}
     if note.usage is not None:
         facts |= {"prompt_tokens": note.usage.prompt, "completion_tokens": note.usage.completion}
+        stats = stats_of(note, note.usage)
+        facts["queue_seconds"] = round(stats.queue_seconds, 6)
+        if stats.prompt_tps is not None:
+            facts["prompt_tps"] = round(stats.prompt_tps, 1)
+        if stats.generation_tps is not None:
+            facts["generation_tps"] = round(stats.generation_tps, 1)
     if note.first_token is not None:
         facts["ttft_seconds"] = round(note.first_token - note.started, 6)
     return facts

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from skulk.core.dialects.openai_encode import Usage
+from skulk.core.dialects.openai_encode import Stats, Usage
 from skulk.core.domain import FleetView
 from skulk.core.ports import Serving
 from skulk.gateway.machine_metrics import machine_metrics
@@ -33,6 +33,10 @@ FIRST_TOKEN_BUCKETS = (
 OUTPUT_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 DURATION_BUCKETS = tuple(0.01 * 2**power for power in range(14))
 TOKEN_BUCKETS = tuple(float(4**power) for power in range(14))
+QUEUE_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+"""Up to the default deadline."""
+SPEED_BUCKETS = tuple(float(2**power) for power in range(16))
+"""Tokens per second: from a large model on a small processor to a prompt on a large accelerator."""
 
 
 @dataclass(slots=True)
@@ -53,6 +57,34 @@ class Note:
     first_token: float | None = None
     """Monotonic seconds."""
     last_token: float | None = None
+    tenant: str = ""
+    """Name of the API key; empty without one."""
+    accepted: float | None = None
+    """Monotonic seconds; of the last choice, when all are accepted."""
+    queue_seconds: float = 0.0
+    """Of the choice that waited longest."""
+    choices: int = 1
+
+
+def stats_of(note: Note, usage: Usage) -> Stats:
+    """How fast the request was, as far as this gateway saw it."""
+    computed = usage.prompt - usage.cached
+    # The first token of each choice comes with the end of its prompt.
+    later = usage.completion - note.choices
+    return Stats(
+        prompt_tps=_rate(computed, note.accepted, note.first_token),
+        generation_tps=_rate(later, note.first_token, note.last_token),
+        prompt_tokens=usage.prompt,
+        generation_tokens=usage.completion,
+        time_to_first_token_seconds=None if note.first_token is None else note.first_token - note.started,
+        queue_seconds=note.queue_seconds,
+    )
+
+
+def _rate(tokens: int, begin: float | None, end: float | None) -> float | None:
+    if begin is None or end is None or end <= begin or tokens <= 0:
+        return None
+    return tokens / (end - begin)
 
 
 class Metrics:
@@ -89,6 +121,27 @@ class Metrics:
             buckets=TOKEN_BUCKETS,
             registry=self.registry,
         )
+        self._queue = Histogram(
+            "skulk_request_queue_seconds",
+            "How long a request waited for a free slot of its runner.",
+            labels,
+            buckets=QUEUE_BUCKETS,
+            registry=self.registry,
+        )
+        self._prompt_speed = Histogram(
+            "skulk_prompt_tokens_per_second",
+            "Prompt tokens that were computed per second, from the acceptance to the first token, per request.",
+            labels,
+            buckets=SPEED_BUCKETS,
+            registry=self.registry,
+        )
+        self._generation_speed = Histogram(
+            "skulk_generation_tokens_per_second",
+            "Tokens per second after the first one, per request.",
+            labels,
+            buckets=SPEED_BUCKETS,
+            registry=self.registry,
+        )
         self._http = Counter(
             "skulk_http_requests",
             "HTTP requests by route template, method and status.",
@@ -120,11 +173,19 @@ class Metrics:
             self._first_token.labels(*labels).observe(note.first_token - note.started)
         if note.usage is None:
             return
+        stats = stats_of(note, note.usage)
+        self._queue.labels(*labels).observe(stats.queue_seconds)
+        if stats.prompt_tps is not None:
+            self._prompt_speed.labels(*labels).observe(stats.prompt_tps)
+        if stats.generation_tps is not None:
+            self._generation_speed.labels(*labels).observe(stats.generation_tps)
         self._tokens.labels(*labels, "input").observe(note.usage.prompt)
         self._tokens.labels(*labels, "output").observe(note.usage.completion)
-        if note.first_token is not None and note.last_token is not None and note.usage.completion > 1:
-            seconds = note.last_token - note.first_token
-            self._output_token.labels(*labels).observe(seconds / (note.usage.completion - 1))
+        later = note.usage.completion - note.choices
+        if note.first_token is not None and note.last_token is not None and later > 0:
+            # Choices come side by side: each has its share of the later tokens in all of the time.
+            seconds = (note.last_token - note.first_token) * note.choices
+            self._output_token.labels(*labels).observe(seconds / later)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

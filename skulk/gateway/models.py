@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from skulk.core.dialects.fields import shown
+from skulk.core.dialects.openai import CALL_FORMAT
 from skulk.core.domain import Card, FleetView, HubSource, ServedModel
 from skulk.core.errors import REQ_INVALID, REQ_MODEL, REQ_NOT_READY, REQ_RESTARTING, RequestError
 from skulk.core.ports import Serving
@@ -155,8 +156,9 @@ def _snake(name: str) -> str:
 
 
 def _resolved(card: Card) -> dict[str, object]:
-    """What a request can really use. Tools, images and audio stay false until this version honours them."""
+    """What a request can really use. Images and audio stay false until this version honours them."""
     reasoning = card.reasoning
+    calls = card.tooling.supports_calls and card.tooling.format == CALL_FORMAT
     thinks = reasoning.format != "none"
     runtime = _described(card, "runtime", ("promptRenderer", "outputParser")) or {}
     return {
@@ -169,9 +171,9 @@ def _resolved(card: Card) -> dict[str, object]:
         "thinking_format": reasoning.format,
         "supports_image_input": False,
         "supports_audio_input": False,
-        "supports_tool_calling": False,
+        "supports_tool_calling": calls,
         "builtin_tools": [],
-        "tool_call_format": None,
+        "tool_call_format": CALL_FORMAT if calls else None,
         "prompt_renderer": runtime.get("prompt_renderer") or "tokenizer",
         "output_parser": runtime.get("output_parser") or "generic",
         "supports_native_multimodal": False,

@@ -33,12 +33,18 @@ class Outbox:
                 status=503,
                 kind="server_error",
             )
-        self._add(event)
+        self.keep(event)
+
+    def keep(self, event: bytes) -> None:
+        """Like `put`, but however full the box is: for the end of a choice, which is one small event."""
+        self._events.append(event)
+        self._bytes += len(event)
+        self._wake.set()
 
     def close(self, *last: bytes) -> None:
         """Nothing comes after `last`, which is kept however full the box is."""
         for event in last:
-            self._add(event)
+            self.keep(event)
         self._closed = True
         self._wake.set()
 
@@ -58,8 +64,3 @@ class Outbox:
             batch += self._events.popleft()
         self._bytes -= len(batch)
         return bytes(batch)
-
-    def _add(self, event: bytes) -> None:
-        self._events.append(event)
-        self._bytes += len(event)
-        self._wake.set()

@@ -78,6 +78,20 @@ def test_a_bare_request_has_the_documented_defaults():
         ({"stop": ["x", "y"]}, lambda g: g.stop == ("x", "y")),
         ({"stop": []}, lambda g: g.stop == ()),
         ({"enable_thinking": True}, lambda g: g.template == {"enable_thinking": True}),
+        ({"frequency_penalty": -2}, lambda g: g.sampling.frequency_penalty == -2),
+        ({"presence_penalty": 1.5}, lambda g: g.sampling.presence_penalty == 1.5),
+        ({"repetition_penalty": 1.1}, lambda g: g.sampling.repetition_penalty == 1.1),
+        ({"repetition_context_size": 0}, lambda g: g.sampling.repetition_context == 0),
+        ({"logit_bias": {"7": -100, "0": 1.5}}, lambda g: g.sampling.logit_bias == ((0, 1.5), (7, -100.0))),
+        ({"logprobs": True}, lambda g: g.logprobs == 0),
+        ({"logprobs": True, "top_logprobs": 20}, lambda g: g.logprobs == 20),
+        ({"logprobs": False, "top_logprobs": 0}, lambda g: g.logprobs is None),
+        ({"response_format": {"type": "text"}}, lambda g: g.grammar == ""),
+        ({"response_format": {"type": "json_object"}}, lambda g: g.grammar.startswith("start: reasoning json_answer")),
+        ({"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}, lambda g: g.template == {}),
+        ({"reasoning_effort": "none"}, lambda g: g.template == {"enable_thinking": False}),
+        ({"reasoning_effort": "low"}, lambda g: g.template == {"enable_thinking": True, "reasoning_effort": "low"}),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, lambda g: g.template == {"enable_thinking": False}),
         ({"user": "u", "safety_identifier": "s"}, lambda g: g.template == {}),
     ],
 )
@@ -104,6 +118,23 @@ BAD = {
     "stream": [1, "true", []],
     "stream_options": [1, [], {"include_usage": 1}, {"other": True}, {"include_obfuscation": True}],
     "enable_thinking": [1, "true"],
+    "frequency_penalty": [*BAD_NUMBERS[:3], 10**400, 1e300, 2.1, -2.1, True, "1", [], {}],
+    "presence_penalty": [*BAD_NUMBERS[:3], 10**400, 1e300, 2.1, -2.1, True, "1", [], {}],
+    "repetition_penalty": [*BAD_NUMBERS[:6], 0, 2.1, True, "1", [], {}],
+    "repetition_context_size": [*BAD_NUMBERS[:6], 1.5, True, "1", [], {}],
+    "logit_bias": [
+        *([], "x", 1, {"a": 1}, {"-1": 1}, {"": 1}, {"1.5": 1}, {"9" * 5000: 1}, {str(2**31): 1}, {"²": 1}, {"1": "x"}),
+        *({"1": 101}, {"1": math.nan}, {"1": True}, {"1": None}, {"1": 1, "01": 2}, {str(i): 0 for i in range(1025)}),
+    ],
+    "n": [*BAD_NUMBERS[:6], 0, 9, 1.5, True, "1", [], {}],
+    "logprobs": [0, 1, "true", [], {}],
+    "top_logprobs": [*BAD_NUMBERS[:6], 21, 3, 1.5, True, "1", [], {}],
+    "response_format": ["json", 1, [], {}, {"type": 1}, {"type": "xml"}, {"type": "json_object", "x": 1}],
+    "tools": [{}, "x", 1, [1], [{}], [{"type": "custom"}], [{"type": "function"}]],
+    "tool_choice": [1, [], "any", "required", {}, {"type": "allowed_tools"}, {"type": "function"}],
+    "parallel_tool_calls": [1, "true", []],
+    "reasoning_effort": [1, "", "max", [], {}],
+    "chat_template_kwargs": [1, [], {"x": 1}, {"enable_thinking": 1}, {"enable_thinking": "no"}],
     "user": [1, {}],
     "safety_identifier": [1],
     "model": ["", 1, [], "x" * 513],
@@ -132,33 +163,16 @@ def test_a_value_that_asks_for_nothing_changes_nothing(field, value):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
-        ("n", True),
-        ("n", 0),
-        ("logprobs", True),
-        ("logprobs", 0),
-        ("top_logprobs", 3),
-        ("frequency_penalty", 0.1),
-        ("presence_penalty", -1),
-        ("repetition_penalty", 1.1),
-        ("logit_bias", {"1": 2}),
-        ("tools", [{"type": "function"}]),
-        ("tool_choice", "required"),
-        ("parallel_tool_calls", 1),
         ("functions", [{}]),
         ("function_call", {"name": "f"}),
-        ("response_format", {"type": "json_object"}),
         ("modalities", ["text", "audio"]),
         ("service_tier", "flex"),
         ("store", True),
         ("metadata", {"a": "b"}),
         ("verbosity", "low"),
-        ("chat_template_kwargs", {"x": 1}),
-        ("reasoning_effort", "low"),
         ("prediction", {}),
         ("audio", {}),
         ("web_search_options", {}),
-        ("repetition_context_size", 20),
         ("frobnicate", 0),
         ("", 1),
     ],
@@ -205,7 +219,12 @@ def test_roles_are_kept_and_developer_is_system():
     given_roles = ["system", "developer", "user", "assistant"]
     read = messages(*({"role": role, "content": role} for role in given_roles))
     assert [m.role for m in read] == ["system", "system", "user", "assistant"]
-    [_, tool] = messages(BODY["messages"][0], {"role": "tool", "content": "4", "tool_call_id": "c1"})
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    [_, _, tool] = messages(
+        BODY["messages"][0],
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "4", "tool_call_id": "c1"},
+    )
     assert (tool.role, tool.extra) == ("tool", {"tool_call_id": "c1"})
 
 
@@ -222,12 +241,32 @@ def test_an_answer_can_be_sent_back_as_it_came():
         "refusal": None,
         "annotations": [],
         "reasoning_content": "hm",
-        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": [1]}'}}],
         "function_call": None,
     }
     read = messages(BODY["messages"][0], answer)[1]
     assert read.content == ""
-    assert read.extra == {"reasoning_content": "hm", "tool_calls": answer["tool_calls"]}
+    # Published templates write arguments with their own `tojson`, so they get the object.
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": [1]}}}
+    assert read.extra == {"reasoning_content": "hm", "tool_calls": [call]}
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "no", "[" * 5000])
+def test_arguments_that_are_no_object_reach_the_template_as_they_are(text):
+    call = {"id": "c", "function": {"name": "f", "arguments": text}}
+    read = messages(BODY["messages"][0], {"role": "assistant", "tool_calls": [call]})[1]
+    assert read.extra["tool_calls"][0]["function"]["arguments"] == text
+
+
+@pytest.mark.parametrize("before", [[], [{"role": "assistant", "content": "a"}]])
+def test_a_result_without_its_call_is_refused(before):
+    result = {"role": "tool", "content": "4", "tool_call_id": "c1"}
+    call = {"role": "assistant", "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": "{}"}}]}
+    place = len(before) + 1
+    question = BODY["messages"][0]
+    assert refused(messages=[question, *before, result]).param == f"messages[{place}].tool_call_id"
+    assert refused(messages=[question, *before, result, call]).param == f"messages[{place}].tool_call_id"
+    assert messages(question, call, result, result)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +287,11 @@ def test_an_answer_can_be_sent_back_as_it_came():
         ({"role": "assistant", "tool_calls": [1]}, "messages[0].tool_calls[0]"),
         ({"role": "assistant", "tool_calls": [{"type": "custom"}]}, "messages[0].tool_calls[0]"),
         ({"role": "assistant", "tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name"),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        ({"role": "assistant", "tool_calls": [{"id": 1, "function": {"name": "f"}}]}, "messages[0].tool_calls[0].id"),
         ({"role": "user", "content": ""}, "messages"),
         ({"role": "user", "content": " \n"}, "messages"),
         ({"role": "assistant"}, "messages"),
@@ -306,6 +350,47 @@ def test_thinking_is_switched_only_where_the_model_can(format_, toggle, thinking
         with pytest.raises(RequestError) as caught:
             check_against_model(chat, model)
         assert (caught.value.status, caught.value.param) == (400, "enable_thinking")
+
+
+@pytest.mark.parametrize(
+    ("format_", "toggle", "effort", "allowed"),
+    [
+        ("none", False, "none", True),
+        ("none", False, "low", False),
+        ("token_delimited", False, "high", True),
+        ("token_delimited", False, "none", False),
+        ("token_delimited", True, "none", True),
+    ],
+)
+def test_effort_is_for_models_that_reason(format_, toggle, effort, allowed):
+    chat, model = parse(reasoning_effort=effort), served(reasoning=Reasoning(format_, toggle))
+    if allowed:
+        check_against_model(chat, model)
+    else:
+        with pytest.raises(RequestError, match=f"cannot be {effort}") as caught:
+            check_against_model(chat, model)
+        assert (caught.value.status, caught.value.param) == (400, "reasoning_effort")
+
+
+def test_fields_that_contradict_each_other_are_refused():
+    assert refused(enable_thinking=True, reasoning_effort="none").param == "reasoning_effort"
+    other = refused(enable_thinking=True, chat_template_kwargs={"enable_thinking": False})
+    assert other.param == "chat_template_kwargs.enable_thinking"
+    assert parse(enable_thinking=True, reasoning_effort="low").generation.template["reasoning_effort"] == "low"
+
+
+def test_choices_differ_in_seed_and_id_alone():
+    assert parse(n=1).generations == (parse().generation,)
+    requests = parse(n=3, seed=2**64 - 2).generations
+    assert [request.id for request in requests] == ["r-0", "r-1", "r-2"]
+    assert [request.sampling.seed for request in requests] == [2**64 - 2, 2**64 - 1, 0]
+    same = {"id": RequestId("r"), "sampling": Sampling(seed=0)}
+    assert replace(requests[0], **same) == replace(requests[2], **same)
+
+
+def test_the_tenant_is_the_callers():
+    chat = parse_chat(BODY, request_id=RequestId("r"), seed=1, now=0, deadline_seconds=1, tenant="team")
+    assert chat.generation.tenant == "team"
 
 
 def test_more_tokens_than_the_context_are_refused():

@@ -33,6 +33,7 @@ from skulk.core.domain import (
     Route,
     ServedModel,
     Tokens,
+    Tooling,
 )
 from skulk.core.errors import REQ_NOT_FOUND, RequestError
 from skulk.gateway import GatewaySettings, create_app
@@ -54,6 +55,7 @@ CARD = Card(
     compatible_backends=("mlx",),
     capabilities=("text", "thinking"),
     reasoning=Reasoning("token_delimited", supports_toggle=True),
+    tooling=Tooling(supports_calls=True),
     described={"tooling": {"supportsToolCalling": True}},
 )
 COMMIT = CommitId("c" * 40)

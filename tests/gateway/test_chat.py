@@ -197,7 +197,8 @@ def test_models_are_listed_and_found_by_any_of_their_names(gateway):
         assert http.get("/models?status=downloaded").json()["data"] == [entry]
         assert http.get("/models?status=else").json()["error"]["param"] == "status"
     assert entry["resolved_capabilities"]["supports_thinking_toggle"] is True
-    assert entry["resolved_capabilities"]["supports_tool_calling"] is False
+    assert entry["resolved_capabilities"]["supports_tool_calling"] is True
+    assert entry["resolved_capabilities"]["tool_call_format"] == "generic"
     assert entry["tooling"]["supports_tool_calling"] is True
     assert entry["context_length"] == 512
     assert entry["storage_size_megabytes"] == 5

@@ -39,7 +39,7 @@ def test_the_content_type_does_not_matter(gateway):
 
 def test_a_field_that_is_refused_is_named(gateway):
     with gateway.http() as http:
-        for field, value in [("tools", [{}]), ("n", 2), ("temperature", float("nan")), ("frobnicate", 1)]:
+        for field, value in [("tools", {}), ("n", 0), ("temperature", float("nan")), ("frobnicate", 1)]:
             text = json.dumps({"model": "tiny", "messages": QUESTION, field: value})
             reply = http.post(PATH, content=text)
             assert (reply.status_code, reply.json()["error"]["param"]) == (400, field)

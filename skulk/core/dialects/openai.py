@@ -179,8 +179,8 @@ def check_against_model(chat: ChatRequest, served: ServedModel) -> None:
     reasons = card.reasoning.format != "none"
     if thinking is not None and thinking != reasons and not card.reasoning.supports_toggle:
         can = "always reasons" if reasons else "does not reason"
-        word = str(thinking).lower() if chat.thinking_field != EFFORT_FIELD else "so"
-        raise unsupported(chat.thinking_field, f'cannot be {word}: "{request.model}" {can}')
+        word = request.template.get(EFFORT_FIELD, "none") if chat.thinking_field == EFFORT_FIELD else thinking
+        raise unsupported(chat.thinking_field, f'cannot be {str(word).lower()}: "{request.model}" {can}')
     if chat.tools is not None:
         _check_tools(request.model, card.tooling)
     limit = served.max_context_tokens

@@ -1,10 +1,11 @@
 """Owner-side assembly: frames of token bytes → reasoning and content text, and the reason of the end.
 
-    bytes ─► UTF-8 ─► reasoning | content ─► stop strings (content only) ─► pieces
+    bytes ─► UTF-8 ─► reasoning | content ─► tool calls | text ─► stop strings (text only) ─► pieces and calls
 
 Every stage is a state machine whose result does not depend on how the bytes were cut: what could still become
-something else is held back, and released at the end. Stop strings are searched in the content alone, because a
-client cannot know what a model writes while it reasons. Tool calls and dialect encoding are elsewhere.
+something else is held back, and released at the end. Stop strings are searched in the text alone, because a client
+cannot know what a model writes while it reasons or calls. What a tool call looks like is in `…dialects.tools`, what
+the client reads in `…dialects.openai_encode`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
-from skulk.core.domain import Finish, Tokens
+from skulk.core.dialects.logprobs import ContentLogprobs
+from skulk.core.dialects.tools import Called, CallSplitter, Text
+from skulk.core.domain import Finish, TokenLogprob, Tokens
 from skulk.core.errors import RUN_LOST, RequestError
 
 THINK_OPEN = "<think>"
@@ -36,19 +39,34 @@ class Piece:
 
     channel: Channel
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens whose text becomes visible with this piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A complete call of a tool. `arguments` is a JSON object as text; `index` counts the calls of one answer."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+Shown = Piece | ToolCall
 
 
 class Utf8Text:
     """Bytes in any pieces → text. A cut character waits for its rest; what never completes becomes U+FFFD."""
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, data: bytes) -> str:
-        return self._decoder.decode(data)
+        return self.decoder.decode(data)
 
     def end(self) -> str:
-        return self._decoder.decode(b"", final=True)
+        return self.decoder.decode(b"", final=True)
 
 
 def held_chars(text: str, patterns: Sequence[str]) -> int:
@@ -192,13 +210,35 @@ class TextAssembly:
     `finish` is set once; frames after it change nothing, so tokens beyond a stop string are neither shown nor
     counted (a frame is the unit: when it carries several tokens, all of the frame that completes the stop string
     count). `error` is what the runner said with ERROR or CANCELLED.
+
+    `tools`: names of the tools that may be called; without any, what looks like a call is text. `one_call`: the answer
+    ends after the first. The ids of calls are `call_<request_id>_<index>`.
     """
 
-    def __init__(self, *, reasoning_format: str, in_reasoning: bool, stop: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        reasoning_format: str,
+        in_reasoning: bool,
+        stop: Sequence[str],
+        tools: frozenset[str] = frozenset(),
+        one_call: bool = False,
+        request_id: str = "",
+        logprobs: bool = False,
+    ) -> None:
         self._utf8 = Utf8Text()
         self._splitter = ReasoningSplitter(in_reasoning=in_reasoning) if reasoning_format == "token_delimited" else None
+        self._calls = CallSplitter(tools) if tools else None
         self._stops = StopStrings(stop)
+        self._logprobs = ContentLogprobs() if logprobs else None
+        self._one_call = one_call
+        self._request_id = request_id
         self._number = 0
+        self._decoded_chars = 0
+        self._content_at: int | None = None
+        """Where the content begins in the decoded text; it goes on to the end."""
+        self.calls = 0
+        """How many tools were called."""
         self.finish: Finish | None = None
         self.error: str | None = None
         self.completion_tokens = 0
@@ -209,8 +249,15 @@ class TextAssembly:
     def matched_stop(self) -> str | None:
         return self._stops.matched
 
-    def feed(self, tokens: Tokens) -> tuple[Piece, ...]:
-        """The text that one frame makes visible. A repeated frame is ignored. Raises RequestError for a gap."""
+    @property
+    def early_end(self) -> str:
+        """Why the answer is whole although the runner would go on; empty while it is not."""
+        if self.matched_stop is not None:
+            return "a stop string was found"
+        return "its one tool call is complete" if self._one_call and self.calls else ""
+
+    def feed(self, tokens: Tokens) -> tuple[Shown, ...]:
+        """What one frame makes visible. A repeated frame is ignored. Raises RequestError for a gap."""
         if self.finish is not None or tokens.number <= self._number:
             return ()
         if tokens.number != self._number + 1:
@@ -222,16 +269,21 @@ class TextAssembly:
             )
         self._number = tokens.number
         reasoned = self._in_reasoning
-        shown = [piece for piece in map(self._until_stop, self._split(tokens)) if piece.text]
+        shown: list[Shown] = []
+        for piece in self._split(tokens):
+            if piece.channel is Channel.REASONING:
+                shown.append(piece)
+            else:
+                self._content(piece.text, shown)
         self.completion_tokens += len(tokens.ids)
         if reasoned or self._in_reasoning:
             self.reasoning_tokens += len(tokens.ids)
-        if self.matched_stop is not None:
+        if not self.early_end and tokens.finish is not None:
+            self._end_content(shown)
+        if self.early_end:
             self.finish = Finish.STOP
         elif tokens.finish is not None:
             self.finish, self.error = tokens.finish, tokens.error
-            if held := self._stops.end():
-                shown.append(Piece(Channel.CONTENT, held))
         return tuple(shown)
 
     @property
@@ -239,15 +291,55 @@ class TextAssembly:
         return self._splitter is not None and self._splitter.in_reasoning
 
     def _split(self, tokens: Tokens) -> list[Piece]:
-        text = self._utf8.feed(tokens.data)
+        text = self._decode(tokens)
         if tokens.finish is not None:
             text += self._utf8.end()
+        self._decoded_chars += len(text)
         if self._splitter is None:
             return [Piece(Channel.CONTENT, text)] if text else []
         pieces = self._splitter.feed(text)
+        if self._splitter.in_reasoning and self._logprobs is not None:
+            self._logprobs.forget()
         return pieces + self._splitter.end() if tokens.finish is not None else pieces
 
-    def _until_stop(self, piece: Piece) -> Piece:
-        if piece.channel is Channel.REASONING:
-            return piece
-        return Piece(piece.channel, self._stops.feed(piece.text))
+    def _decode(self, tokens: Tokens) -> str:
+        if self._logprobs is None:
+            return self._utf8.feed(tokens.data)
+        return self._logprobs.decode(tokens, self._utf8.decoder, self._decoded_chars)
+
+    def _content(self, text: str, shown: list[Shown]) -> None:
+        if self._content_at is None:
+            # The splitter holds nothing back once the content has begun.
+            self._content_at = self._decoded_chars - len(text)
+        if self._calls is None:
+            self._text(text, self._decoded_chars - len(text), shown)
+            return
+        for part in self._calls.feed(text):
+            self._part(part, shown)
+
+    def _end_content(self, shown: list[Shown]) -> None:
+        for part in self._calls.end() if self._calls is not None else ():
+            self._part(part, shown)
+        if not self.early_end:
+            self._show(self._stops.end(), shown)
+
+    def _part(self, part: Text | Called, shown: list[Shown]) -> None:
+        if self.early_end:
+            return
+        if isinstance(part, Text):
+            self._text(part.text, (self._content_at or 0) + part.at, shown)
+            return
+        # A stop string does not go on behind a call.
+        self._show(self._stops.end(), shown)
+        shown.append(ToolCall(self.calls, f"call_{self._request_id}_{self.calls}", part.name, part.arguments))
+        self.calls += 1
+
+    def _text(self, text: str, at: int, shown: list[Shown]) -> None:
+        if self._logprobs is not None:
+            self._logprobs.fed(at, len(text))
+        self._show(self._stops.feed(text), shown)
+
+    def _show(self, text: str, shown: list[Shown]) -> None:
+        if text:
+            logprobs = self._logprobs.shown(len(text)) if self._logprobs is not None else ()
+            shown.append(Piece(Channel.CONTENT, text, logprobs))
