@@ -17,7 +17,7 @@ from skulk.core.domain import TokenLogprob, Tokens
 class _Token:
     start: int
     end: int
-    """Beyond the character that the token begins, if it completes none."""
+    """Beyond the character that the token begins, even if it does not complete it."""
     entry: TokenLogprob
 
 
@@ -34,13 +34,14 @@ class ContentLogprobs:
         if b"".join(entry.data for entry in tokens.logprobs) != tokens.data:
             # Not known which token wrote what: each stands for the whole frame.
             text = decoder.decode(tokens.data)
-            self._waiting.extend(_Token(at, max(at + len(text), at + 1), entry) for entry in tokens.logprobs)
+            end = at + len(text) + _begun(decoder)
+            self._waiting.extend(_Token(at, end, entry) for entry in tokens.logprobs)
             return text
         texts: list[str] = []
         for entry in tokens.logprobs:
             texts.append(decoder.decode(entry.data))
             end = at + len(texts[-1])
-            self._waiting.append(_Token(at, max(end, at + 1), entry))
+            self._waiting.append(_Token(at, end + _begun(decoder), entry))
             at = end
         return "".join(texts)
 
@@ -68,6 +69,11 @@ class ContentLogprobs:
         entries: list[TokenLogprob] = []
         while self._waiting and self._waiting[0].start < end:
             token = self._waiting.popleft()
-            if token.end > start:
+            if token.end > max(token.start, start):
                 entries.append(token.entry)
         return entries
+
+
+def _begun(decoder: codecs.IncrementalDecoder) -> int:
+    """1 when the decoder holds the beginning of a character."""
+    return 1 if decoder.getstate()[0] else 0
