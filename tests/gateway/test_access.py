@@ -65,6 +65,14 @@ def test_without_a_valid_key_everything_but_health_is_401(listen, headers):
             assert http.get(path + "?verbose", headers=headers).status_code == 401
 
 
+def test_the_caller_is_known_by_the_name_of_its_key():
+    headers = {name.lower(): value for name, value in bearer("user").items()}
+    assert check_access(KEYS, Scope.INFERENCE, headers, loopback=False) == "user"
+    assert check_access(KEYS, None, headers, loopback=False) == ""
+    assert check_access(Access(), Scope.ADMIN, LOCAL, loopback=True) == ""
+    assert check_access(Access(anonymous=True), Scope.READ, {}, loopback=False) == ""
+
+
 def test_the_openai_client_passes_its_key(listen):
     gateway = listen(FakeServing(replace(VIEW, access=KEYS)))
     with gateway.client("sk-user") as client:
