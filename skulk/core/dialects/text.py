@@ -254,7 +254,7 @@ class TextAssembly:
         """Why the answer is whole although the runner would go on; empty while it is not."""
         if self.matched_stop is not None:
             return "a stop string was found"
-        return "its one tool call is complete" if self._one_call and self.calls else ""
+        return "its one tool call is complete" if self._ended_early else ""
 
     def feed(self, tokens: Tokens) -> tuple[Shown, ...]:
         """What one frame makes visible. A repeated frame is ignored. Raises RequestError for a gap."""
@@ -274,24 +274,31 @@ class TextAssembly:
             if piece.channel is Channel.REASONING:
                 shown.append(piece)
             else:
-                self._content(piece.text, shown)
+                self._content(piece, shown)
         self.completion_tokens += len(tokens.ids)
         if reasoned or self._in_reasoning:
             self.reasoning_tokens += len(tokens.ids)
-        if not self.early_end and tokens.finish is not None:
+        if tokens.finish is not None and not self._ended_early:
             self._end_content(shown)
-        if self.early_end:
+        if self._ended_early:
             self.finish = Finish.STOP
         elif tokens.finish is not None:
             self.finish, self.error = tokens.finish, tokens.error
         return tuple(shown)
 
     @property
+    def _ended_early(self) -> bool:
+        return self._stops.matched is not None or (self._one_call and self.calls > 0)
+
+    @property
     def _in_reasoning(self) -> bool:
         return self._splitter is not None and self._splitter.in_reasoning
 
     def _split(self, tokens: Tokens) -> list[Piece]:
-        text = self._decode(tokens)
+        if self._logprobs is None:
+            text = self._utf8.feed(tokens.data)
+        else:
+            text = self._logprobs.decode(tokens, self._utf8.decoder, self._decoded_chars)
         if tokens.finish is not None:
             text += self._utf8.end()
         self._decoded_chars += len(text)
@@ -302,12 +309,13 @@ class TextAssembly:
             self._logprobs.forget()
         return pieces + self._splitter.end() if tokens.finish is not None else pieces
 
-    def _decode(self, tokens: Tokens) -> str:
-        if self._logprobs is None:
-            return self._utf8.feed(tokens.data)
-        return self._logprobs.decode(tokens, self._utf8.decoder, self._decoded_chars)
-
-    def _content(self, text: str, shown: list[Shown]) -> None:
+    def _content(self, piece: Piece, shown: list[Shown]) -> None:
+        text = piece.text
+        if self._calls is None and self._logprobs is None:
+            # Most answers: no place in the text is asked for, and most pieces pass as they are.
+            if kept := self._stops.feed(text):
+                shown.append(piece if kept is text else Piece(Channel.CONTENT, kept))
+            return
         if self._content_at is None:
             # The splitter holds nothing back once the content has begun.
             self._content_at = self._decoded_chars - len(text)
@@ -320,11 +328,11 @@ class TextAssembly:
     def _end_content(self, shown: list[Shown]) -> None:
         for part in self._calls.end() if self._calls is not None else ():
             self._part(part, shown)
-        if not self.early_end:
+        if not self._ended_early:
             self._show(self._stops.end(), shown)
 
     def _part(self, part: Text | Called, shown: list[Shown]) -> None:
-        if self.early_end:
+        if self._ended_early:
             return
         if isinstance(part, Text):
             self._text(part.text, (self._content_at or 0) + part.at, shown)
