@@ -22,7 +22,7 @@ def test_a_wrong_word_or_a_marker_too_few_is_a_programming_error(markers, reason
 
 
 def test_an_error_leads_to_the_field_at_fault():
-    grammar = grammar_of(ToolUse((Tool("f"),)), JsonAnswer())
+    grammar = grammar_of(ToolUse((Tool("f", parameters={"title": "json_answer:"}),)), JsonAnswer())
     lines = grammar.splitlines()
     places = {line.partition(":")[0]: f"at {number}(3): broken" for number, line in enumerate(lines, 1)}
     assert blamed_field(grammar, places["json_answer"]) == "response_format"

@@ -70,7 +70,7 @@ def _check_values(schema: Mapping[str, object], param: str, at: str) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if key in _NUMBERS and not number and not (key.startswith("exclusive") and isinstance(value, bool)):
             raise invalid(param, f"must have a number in {at}/{key}, not {shown(value)}")
-        if key in _COUNTS and not (number and float(value) >= 0 and value == int(value)):  # type: ignore[arg-type, call-overload]
+        if key in _COUNTS and not _is_count(value):
             raise invalid(param, f"must have a count in {at}/{key}, not {shown(value)}")
         if key in _TEXTS and not isinstance(value, str):
             raise invalid(param, f"must have a string in {at}/{key}, not {shown(value)}")
@@ -78,6 +78,13 @@ def _check_values(schema: Mapping[str, object], param: str, at: str) -> None:
             raise invalid(param, f"must have a list of values in {at}/enum, not {shown(value)}")
         if key == "required" and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
             raise invalid(param, f"must have a list of names in {at}/required, not {shown(value)}")
+
+
+def _is_count(value: object) -> bool:
+    """Drafts allow 3.0 for 3. Nothing is converted: an integer can be larger than any float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value >= 0 and (isinstance(value, int) or value.is_integer())
 
 
 def _inside(schema: Mapping[str, object], param: str, at: str) -> Iterator[tuple[str, object]]:

@@ -54,8 +54,9 @@ def blamed_field(grammar: str, error: str) -> str:
     `LLMatcher.validate_grammar` says, which begins with the place, `at LINE(COLUMN)`."""
     place = re.match(r"at (\d+)\(", error)
     lines = grammar.splitlines()
-    line = lines[int(place[1]) - 1] if place is not None and 0 < int(place[1]) <= len(lines) else grammar
-    return "response_format" if JSON_RULE + ":" in line else "tools"
+    if place is not None and 0 < int(place[1]) <= len(lines):
+        lines = [lines[int(place[1]) - 1]]
+    return "response_format" if any(line.startswith(JSON_RULE + ":") for line in lines) else "tools"
 
 
 def _reasoning(close: str, reasoning: str) -> list[str]:
