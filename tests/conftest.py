@@ -38,10 +38,10 @@ _SHARERS = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        place = item.path.relative_to(ROOT / "tests")
-        item.add_marker(pytest.mark.xdist_group(_SHARERS.get(place.parts[0], str(place))))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # Not when the collection is complete: xdist reads the groups then, and first.
+    place = item.path.relative_to(ROOT / "tests")
+    item.add_marker(pytest.mark.xdist_group(_SHARERS.get(place.parts[0], str(place))))
 
 
 @pytest.hookimpl(hookwrapper=True)
