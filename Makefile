@@ -25,7 +25,7 @@ demo: setup ## three nodes from a git repository of manifests, two engines, mode
 	@PATH="$$PWD/$(dir $(UV)):$$PATH" .venv/bin/python -m skulk.cli.demo --port $(PORT)
 
 test: setup ## all tests that this machine allows; skips are named
-	@PATH="$(abspath $(dir $(UV))):$$PATH" .venv/bin/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@PATH="$(abspath $(dir $(UV))):$$PATH" .venv/bin/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: setup ## ruff, check and format
 	@$(UV) run --frozen ruff check .
