@@ -39,9 +39,12 @@ class MlxDecoder:
         self._caches = importlib.import_module("mlx_lm.models.cache")
         self._model = model
         self.room_tokens = context_tokens * slots
-        plain = all(type(layer) is self._caches.KVCache for layer in self._caches.make_prompt_cache(model))
+        layers = self._caches.make_prompt_cache(model)
+        plain = all(type(layer) is self._caches.KVCache for layer in layers)
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
         self.entries_max = ENTRIES_MAX if plain else 0
+        self._batches = all(hasattr(layer, "merge") for layer in layers)
+        """Kinds of caches that cannot be joined are run one after the other."""
         self._open: set[Cache] = set()
         self._rows: list[Cache] = []
         self._batch: list[Any] = []
@@ -84,7 +87,8 @@ class MlxDecoder:
             if before < len(chunk.tokens) and outcomes[i] is None:
                 last[i] = Chunk(chunk.handle, chunk.tokens[before:], chunk.start + before, chunk.wanted)
         # A batch of caches cannot be made of an empty one, and one sequence needs none.
-        single = {i: chunk for i, chunk in last.items() if chunk.start == 0 or (len(last) == 1 and not self._rows)}
+        alone = not self._batches or (len(last) == 1 and not self._rows)
+        single = {i: chunk for i, chunk in last.items() if alone or chunk.start == 0}
         for i, chunk in single.items():
             outcomes[i] = self._alone(chunk)
         rows = {i: chunk for i, chunk in last.items() if i not in single}

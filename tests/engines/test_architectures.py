@@ -1,0 +1,118 @@
+"""Batching on mlx with caches of every kind: full, sliding window, recurrent, both. Models of random weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from skulk.core.wire.launch import launch_to_json
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
+
+_COMMON = {"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 128, "rms_norm_eps": 1e-6}
+_ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 4096}
+_WINDOW = {"sliding_window": 32, "sliding_window_pattern": 3, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 16}
+_LINEAR = {
+    **{"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16},
+    **{"linear_conv_kernel_dim": 4, "full_attention_interval": 2},
+}
+_ROPE = {"type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]}
+CONFIGS = {
+    "llama": {**_COMMON, **_ATTENTION, "num_hidden_layers": 2, "rope_theta": 1e4, "tie_word_embeddings": True},
+    "gemma3_text": {**_COMMON, **_ATTENTION, **_WINDOW, "num_hidden_layers": 6, "rope_theta": 1e4},
+    "mamba2": {
+        **_COMMON,
+        **{"num_heads": 8, "head_dim": 16, "state_size": 16, "num_hidden_layers": 2, "conv_kernel": 4, "n_groups": 1},
+        **{"use_bias": False, "use_conv_bias": True, "tie_word_embeddings": True, "layer_norm_epsilon": 1e-5},
+        **{"time_step_limit": [0.0, 1e9], "time_step_rank": "auto"},
+    },
+    "qwen3_5": {
+        "text_config": {
+            **_COMMON,
+            **_ATTENTION,
+            **_LINEAR,
+            **{"model_type": "qwen3_5_text", "num_hidden_layers": 4, "tie_word_embeddings": True},
+            "rope_parameters": _ROPE,
+        }
+    },
+}
+
+# Writes the model, then answers six prompts one by one and together, joining at different steps.
+SCRIPT = """
+import importlib, json, random, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+launch_file, directory = Path(sys.argv[2]), Path(sys.argv[3])
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from skulk.core.domain.requests import Sampling
+from skulk.core.wire.launch import launch_from_json
+from skulk.engines.engine import Job
+from skulk.engines.mlx.engine import MlxEngine
+
+mx.set_default_device(mx.cpu)
+mx.random.seed(3)
+config = json.loads((directory / "config.json").read_text())
+module = importlib.import_module("mlx_lm.models." + config["model_type"])
+weights = dict(tree_flatten(module.Model(module.ModelArgs.from_dict(config)).parameters()))
+weights = {
+    name: (array if array.ndim < 2 else mx.random.normal(array.shape) * 0.2).astype(mx.float32)
+    for name, array in weights.items()
+}
+mx.save_safetensors(str(directory / "model.safetensors"), weights)
+engine = MlxEngine(launch_from_json(json.loads(launch_file.read_text())))
+engine.load(lambda share: None)
+engine.warm_up(lambda: None)
+
+
+def answers(jobs, stagger):
+    got, waiting, running, step = {job.request: [] for job in jobs}, list(jobs), 0, 0
+    while waiting or running:
+        if waiting and running < engine.slots and step % stagger == 0:
+            engine.start(waiting.pop(0))
+            running += 1
+        step += 1
+        for emission in engine.step():
+            assert emission.error is None, emission
+            got[emission.request] += emission.ids
+            running -= emission.finish is not None
+    return got
+
+
+draw = random.Random(2)
+jobs = [
+    Job(
+        f"r{i}",
+        tuple(draw.randrange(20, 2000) for _ in range(length)),
+        Sampling(seed=i, temperature=0.0 if i % 2 else 0.7, logit_bias=((2, -100.0),)),
+        24,
+    )
+    for i, length in enumerate([5, 40, 90, 150, 33, 1])
+]
+alone = {}
+for job in jobs:
+    alone |= answers([job], 1)
+print(json.dumps({"alone": alone, "together": answers(jobs, 3)}))
+"""
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_company_changes_no_answer_whatever_the_cache(name, mlx_python, fox_tiny, launch, code_dir, tmp_path):
+    directory = tmp_path / name
+    directory.mkdir()
+    for file in fox_tiny.iterdir():
+        if "token" in file.name or file.name.startswith("chat"):
+            (directory / file.name).write_bytes(file.read_bytes())
+    (directory / "config.json").write_text(json.dumps({**CONFIGS[name], "model_type": name, "eos_token_id": 2}))
+    placed = replace(launch, engine="mlx", backend="mlx-cpu", model_dir=str(directory), concurrency=4)
+    (tmp_path / "launch.json").write_text(json.dumps(launch_to_json(placed)))
+    argv = [mlx_python, "-I", "-c", SCRIPT, code_dir, tmp_path / "launch.json", directory]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    assert got["together"] == got["alone"]
+    assert all(len(ids) == 24 for ids in got["alone"].values())
+    assert len({tuple(ids) for ids in got["alone"].values()}) == 6
