@@ -177,6 +177,22 @@ def test_before_it_is_ready_a_runner_refuses_retriably(scripted, ask):
     assert (refused.refusal.code, refused.refusal.retriable) == ("SK-REQ-004", True)
 
 
+def test_many_requests_abandoned_while_it_loads_leave_nothing(scripted, ask):
+    runner = scripted(load_seconds=2.0, tokens=3)
+    daemon = runner.connect()
+    daemon.attach()
+    requests = [ask() for _ in range(300)]
+    for request in requests:
+        daemon.generate(request)
+        daemon.send(Cancel(request.id, "client gone"))
+    assert {daemon.first_frame(request.id).refusal.code for request in requests} == {"SK-REQ-004"}
+    assert len([m for m in daemon.seen if isinstance(m, RefusedFrame)]) == 300, "each is answered once"
+    daemon.ready()
+    assert daemon.attach().open == {}
+    daemon.idle()
+    assert daemon.tokens(daemon.generate(ask()))[-1].finish is not None
+
+
 def test_drain_refuses_what_waits_and_what_comes_and_finishes_what_runs(scripted, ask):
     daemon = scripted(tokens=50, step_seconds=0.01).attached()
     running, queued = daemon.generate(ask()), daemon.generate(ask())

@@ -25,8 +25,8 @@ FLASH_ATTENTION_WHERE_SUPPORTED = -1
 """`LLAMA_FLASH_ATTN_TYPE_AUTO`: without it the compute buffer grows with heads × context."""
 CACHE_TYPES = {"f16": 1, "q8_0": 8}
 """Option `kvCache` → `enum ggml_type`."""
-_NO_ROOM = 1
-"""What `llama_decode` answers when the KV cache has no place for the tokens."""
+_NO_ROOM, _NO_MEMORY = 1, -2
+"""What `llama_decode` answers when the KV cache has no place for the tokens, and when an allocation failed."""
 
 
 @dataclass(slots=True)
@@ -131,7 +131,8 @@ class LlamaDecoder:
                 self._library.llama_memory_seq_rm(self._memory, chunk.handle.id, chunk.start, -1)
             if answer == _NO_ROOM:
                 raise NoRoom(f"the KV cache of {self.room_tokens} tokens has no room for {self._batch.n_tokens} more")
-            raise RuntimeError(f"llama_decode failed with {answer}: {self._messages.complaints() or 'no reason given'}")
+            reason = f"llama_decode failed with {answer}: {self._messages.complaints() or 'no reason given'}"
+            raise MemoryError(reason) if answer == _NO_MEMORY else RuntimeError(reason)
         for chunk in chunks:
             chunk.handle.length = chunk.start + len(chunk.tokens)
         return [self._read(chunk, row) for chunk, row in zip(chunks, rows, strict=True)]
