@@ -43,7 +43,7 @@ schemas: setup ## regenerate schemas/ and the generated references
 	@$(UV) run --frozen skulk schema
 	@$(UV) run --frozen python -m skulk.cli.reference
 
-bench: setup ## the benchmarks that need nothing but this machine
+bench: setup ## the benchmarks, some hours (docs/benchmarks.md)
 	@for script in benchmarks/*.py; do $(UV) run --frozen python $$script; done
 
 clean: ## remove what make made here

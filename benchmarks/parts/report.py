@@ -1,0 +1,96 @@
+"""What the benchmarks of engines have in common: their options, tables of two sides, and a JSON file of every round."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from parts.cores import Cores, divide
+from parts.figures import conditions, median, row
+from parts.models import CACHE, SMALL, TINY, Shape
+
+NAMES = ("llama_cpp", "mlx")
+Round = Mapping[str, float]
+"""Figures of one side in one round, by name; times in seconds."""
+Show = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person asked for. `quick`: see whether it works, with a tiny model; its figures say nothing."""
+
+    engines: Sequence[str]
+    rounds: int
+    quick: bool
+    json: Path | None
+
+    @property
+    def shape(self) -> Shape:
+        return TINY if self.quick else SMALL
+
+
+def options(about: str, *, rounds: int = 5, quick_rounds: int = 1) -> Options:
+    """Read the command line; `about` is the script's own text."""
+    parser = argparse.ArgumentParser(
+        description=about.partition("\n")[0], epilog=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--engine", choices=NAMES, action="append", help="this one only (default: both)")
+    parser.add_argument("--rounds", type=int, help=f"of which the medians are taken (default: {rounds})")
+    parser.add_argument("--quick", action="store_true", help="see whether it works: a tiny model, no honest figures")
+    parser.add_argument("--json", type=Path, help="where to write every round's figures (default: below the cache)")
+    given = parser.parse_args()
+    count = given.rounds or (quick_rounds if given.quick else rounds)
+    return Options(given.engine or NAMES, count, given.quick, given.json)
+
+
+@contextmanager
+def scratch(title: str, asked: Options) -> Iterator[tuple[Path, Cores]]:
+    """A directory for everything of one run, and the cores; says before and after what it ran on."""
+    cores = divide()
+    print(f"{title}: {conditions()}; {cores}; medians of {asked.rounds}" + (", QUICK" if asked.quick else ""))
+    with tempfile.TemporaryDirectory() as base:
+        yield Path(base), cores
+    print(f"after the run: {conditions()}")
+
+
+def in_turn(sides: Sequence[str], number: int) -> Sequence[str]:
+    """Another one first in every round."""
+    turn = number % len(sides)
+    return [*sides[turn:], *sides[:turn]]
+
+
+def medians(rounds: Sequence[Round]) -> dict[str, float]:
+    return {name: median([one[name] for one in rounds]) for name in rounds[0]}
+
+
+def compare(what: str, ours: float, theirs: float, show: Show, goal: str = "") -> None:
+    """One line: both sides, and the first by the second."""
+    print(row(f"  {what}", show(ours), show(theirs), ratio(ours, theirs)) + (f"   {goal}" if goal else ""))
+
+
+def ratio(ours: float, theirs: float) -> str:
+    return f"{ours / theirs:.2f}" if theirs else "-"
+
+
+def judged(text: str, met: bool) -> str:
+    """A goal, and whether it was reached."""
+    return f"{text}: {'met' if met else 'MISSED'}"
+
+
+def keep(script: str, about: str, asked: Options, figures: object) -> None:
+    """Write what was measured, and say where. A file that a person names gets one entry for each engine."""
+    path = asked.json or CACHE / "results" / f"{script}-{time.strftime('%Y%m%dT%H%M%S')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"script": script, "about": about, "quick": asked.quick, "conditions": conditions()}
+    before = json.loads(path.read_text("utf-8")) if asked.json and path.exists() else []
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps([*before, facts | {"figures": figures}], indent=1), "utf-8")
+    temporary.rename(path)
+    print(f"  every round: {path}")

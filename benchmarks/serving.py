@@ -1,0 +1,136 @@
+"""Many streams at once: our endpoint against the server that comes with the same library, on the same model file.
+
+`python benchmarks/serving.py [--engine llama_cpp|mlx] [--rounds N] [--quick] [--json FILE]`. llama_cpp is compared with
+llama-server, mlx with mlx_lm.server. 1, 4, 8 and 16 clients each ask for 128 tokens after a prompt of 64; few clients
+ask several times, so that every level has at least 16 answers. Both sides get the same prompts, which neither has seen
+before, in turn within each round, and have 16 slots.
+
+Prints medians over the rounds of: tokens per second of all clients together, seconds to the first token and between
+tokens (median and 95th percentile of a round), and CPU milliseconds per token of all processes that serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from parts.answers import Answer, burst, check
+from parts.cores import Cores
+from parts.figures import ms, percentile, row
+from parts.models import model_for
+from parts.prompts import prompt
+from parts.report import Options, Round, compare, in_turn, judged, keep, medians, options, scratch
+from parts.servers import Server, described, ours, peer
+
+SLOTS = 16
+CONTEXT_TOKENS = 1024
+PROMPT_TOKENS = 64
+TOKENS = 128
+LEVELS = (1, 4, 8, 16)
+ANSWERS_MIN = 16
+QUICK_TOKENS = 16
+QUICK_LEVELS = (1, 4)
+SPEED_MIN = 0.95
+FIRST_MAX = 1.1
+PIECES_OFF_MAX = 0.02
+
+
+def measured(server: Server, streams: int, texts: Sequence[Sequence[str]], tokens: int) -> tuple[Round, list[Answer]]:
+    """One round of one side; each client asks its own texts one after the other."""
+    bodies = [[server.body(text, tokens) for text in own] for own in texts]
+    before = server.spent()
+    answers = asyncio.run(burst(server.port, bodies))
+    after = server.spent()
+    check(answers, tokens)
+    seconds = max(answer.ended for answer in answers) - min(answer.sent for answer in answers)
+    total = tokens * len(answers)
+    first = [answer.first_seconds for answer in answers]
+    gaps = [gap for answer in answers for gap in answer.gaps]
+    figures = {
+        "tokens per second": total / seconds,
+        "first token p50": percentile(first, 0.5),
+        "first token p95": percentile(first, 0.95),
+        "between tokens p50": percentile(gaps, 0.5),
+        "between tokens p95": percentile(gaps, 0.95),
+        "CPU per token": (after.engine + after.gateway - before.engine - before.gateway) / total,
+        "CPU per token, engine": (after.engine - before.engine) / total,
+        "CPU per token, gateway": (after.gateway - before.gateway) / total,
+        "pieces of text per token": sum(len(answer.times) for answer in answers) / total,
+        "cached prompt tokens": float(sum(_cached(answer) for answer in answers)),
+        "at": time.time(),
+    }
+    return figures, answers
+
+
+def _cached(answer: Answer) -> int:
+    return int((answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+
+
+def rounds_of(sides: Sequence[Server], streams: int, asked: Options) -> dict[str, list[Round]]:
+    tokens = QUICK_TOKENS if asked.quick else TOKENS
+    each = 1 if asked.quick else max(1, ANSWERS_MIN // streams)
+    found: dict[str, list[Round]] = {side.name: [] for side in sides}
+    for number in range(asked.rounds):
+        texts = [
+            [prompt(PROMPT_TOKENS, f"{streams} {number} {client} {turn}") for turn in range(each)]
+            for client in range(streams)
+        ]
+        read: dict[str, list[int]] = {}
+        for side in in_turn([one.name for one in sides], number):
+            server = next(one for one in sides if one.name == side)
+            figures, answers = measured(server, streams, texts, tokens)
+            found[side].append(figures)
+            read[side] = [answer.prompt_tokens for answer in answers]
+        if len({tuple(counts) for counts in read.values()}) != 1:
+            raise RuntimeError(f"the sides read different prompts: {read}")
+    return found
+
+
+def show(streams: int, found: dict[str, list[Round]]) -> None:
+    (name, mine), (other, theirs) = ((side, medians(rounds)) for side, rounds in found.items())
+    print(row(f"{streams} stream{'s' if streams > 1 else ''}", name, other, "ratio"))
+    speed, first = (mine[what] / theirs[what] for what in ("tokens per second", "first token p95"))
+    goals = {
+        "tokens per second": judged(f"at least {SPEED_MIN}", speed >= SPEED_MIN),
+        "first token p95": judged(f"at most {FIRST_MAX}", first <= FIRST_MAX),
+    }
+    for what in mine:
+        if what == "tokens per second":
+            compare(what, mine[what], theirs[what], lambda value: f"{value:.1f}", goals[what])
+        elif what == "CPU per token":
+            compare(what, mine[what], theirs[what], ms)
+            parts = (ms(mine[f"{what}, {part}"]) for part in ("engine", "gateway"))
+            print("    of ours: engine {}, gateway {}".format(*parts))
+        elif what.startswith(("first", "between")):
+            compare(what, mine[what], theirs[what], ms, goals.get(what, ""))
+    for side, values in ((name, mine), (other, theirs)):
+        if abs(values["pieces of text per token"] - 1) > 0.02:
+            print(
+                f"  {side} sent {values['pieces of text per token']:.2f} pieces of text per token: its gaps are others"
+            )
+
+
+def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
+    model = model_for(engine, asked.shape)
+    size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS}
+    with ours(model, base / "ours", cores, **size) as mine, peer(model, base / "peer", cores, **size) as theirs:
+        about = f"{model}; {SLOTS} slots of {CONTEXT_TOKENS} tokens{described(engine)}"
+        print(about, flush=True)
+        figures = {}
+        for streams in QUICK_LEVELS if asked.quick else LEVELS:
+            figures[streams] = rounds_of((mine, theirs), streams, asked)
+            show(streams, figures[streams])
+    keep("serving", about, asked, figures)
+
+
+def main(asked: Options) -> None:
+    with scratch("serving", asked) as (base, cores):
+        for engine in asked.engines:
+            (base / engine).mkdir()
+            measure(engine, asked, base / engine, cores)
+
+
+if __name__ == "__main__":
+    main(options(__doc__ or ""))
