@@ -23,7 +23,7 @@ from parts.figures import ms, row
 from parts.models import model_for
 from parts.prompts import prompt, words
 from parts.report import Options, Round, compare, in_turn, judged, keep, medians, options, scratch
-from parts.servers import Server, described, ours, peer
+from parts.servers import Server, Size, described, ours, peer
 
 RUNNING = 8
 SLOTS = RUNNING + 1
@@ -152,7 +152,7 @@ def prefix(sides: Sequence[Server], asked: Options) -> dict[str, list[Round]]:
 
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
     model = model_for(engine, asked.shape)
-    size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS}
+    size: Size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS, "temperature": asked.temperature}
     with ours(model, base / "ours", cores, **size) as mine, peer(model, base / "peer", cores, **size) as theirs:
         about = f"{model}; {SLOTS} slots of {CONTEXT_TOKENS} tokens{described(engine)}"
         print(about, flush=True)

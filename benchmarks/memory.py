@@ -141,4 +141,4 @@ def main(asked: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(options(__doc__ or ""))
+    main(options(__doc__ or "", rounds=1))

@@ -29,7 +29,7 @@ from parts.fleet import ENGINES
 from parts.models import model_for
 from parts.prompts import prompt
 from parts.report import Options, Round, in_turn, judged, keep, medians, options, scratch
-from parts.servers import Server, described, ours, preloads
+from parts.servers import Server, Size, described, ours, preloads
 
 from skulk.adapters.engine_envs import ensure
 from skulk.adapters.runners import child_environment
@@ -52,9 +52,10 @@ class Bare:
 
     process: subprocess.Popen[str]
     slots: int
+    temperature: float
 
     def generate(self, texts: Sequence[str], tokens: int) -> dict[str, Any]:
-        return exchange(self.process, {"texts": list(texts), "tokens": tokens})
+        return exchange(self.process, {"texts": list(texts), "tokens": tokens, "temperature": self.temperature})
 
 
 def exchange(process: subprocess.Popen[str], order: object | None) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def exchange(process: subprocess.Popen[str], order: object | None) -> dict[str, 
 
 
 @contextlib.contextmanager
-def bare_loop(engine: str, launch: Path, base: Path, cores: Cores) -> Iterator[Bare]:
+def bare_loop(engine: str, launch: Path, base: Path, cores: Cores, temperature: float) -> Iterator[Bare]:
     python, script = ensure(engine, ENGINES).python, ROOT / "benchmarks" / "parts" / "bare_engine.py"
     base.mkdir()
     with (base / "log").open("wb") as log:
@@ -86,7 +87,7 @@ def bare_loop(engine: str, launch: Path, base: Path, cores: Cores) -> Iterator[B
     try:
         ready = exchange(process, None)
         move(process.pid, cores.engine)
-        yield Bare(process, ready["slots"])
+        yield Bare(process, ready["slots"], temperature)
     finally:
         process.kill()
         process.wait()
@@ -164,10 +165,10 @@ def _share(share: float) -> str:
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
     model = model_for(engine, asked.shape)
     with contextlib.ExitStack() as stack:
-        size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS}
+        size: Size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS, "temperature": asked.temperature}
         server = stack.enter_context(ours(model, base / "ours", cores, **size))
         assert server.launch is not None
-        bare = stack.enter_context(bare_loop(engine, server.launch, base / "bare", cores))
+        bare = stack.enter_context(bare_loop(engine, server.launch, base / "bare", cores, asked.temperature))
         about = f"{model}; the engine has {bare.slots} slots{described(engine)}"
         print(about, flush=True)
         bare.generate([prompt(PROMPT_TOKENS, f"warm {number}") for number in range(SLOTS)], QUICK_TOKENS)

@@ -22,7 +22,7 @@ from parts.figures import ms, percentile, row
 from parts.models import model_for
 from parts.prompts import prompt
 from parts.report import Options, Round, compare, in_turn, judged, keep, medians, options, scratch
-from parts.servers import Server, described, ours, peer
+from parts.servers import Server, Size, described, ours, peer
 
 SLOTS = 16
 CONTEXT_TOKENS = 1024
@@ -114,7 +114,7 @@ def show(streams: int, found: dict[str, list[Round]]) -> None:
 
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
     model = model_for(engine, asked.shape)
-    size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS}
+    size: Size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS, "temperature": asked.temperature}
     with ours(model, base / "ours", cores, **size) as mine, peer(model, base / "peer", cores, **size) as theirs:
         about = f"{model}; {SLOTS} slots of {CONTEXT_TOKENS} tokens{described(engine)}"
         print(about, flush=True)

@@ -96,7 +96,8 @@ class Running:
 
 
 def chat(model: str, text: str, tokens: int, *, system: str = "", temperature: float = 0.0) -> bytes:
-    """The body of a request for exactly so many tokens, usage included."""
+    """The body of a request for exactly so many tokens, usage included. A temperature above 0 draws from all tokens:
+    servers differ in what they cut off by default."""
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": system})
@@ -105,6 +106,7 @@ def chat(model: str, text: str, tokens: int, *, system: str = "", temperature: f
         "messages": messages,
         "max_tokens": tokens,
         "temperature": temperature,
+        **({"top_p": 1.0, "top_k": 0, "min_p": 0.0, "seed": 1} if temperature > 0 else {}),
         "stream": True,
         "stream_options": {"include_usage": True},
     }

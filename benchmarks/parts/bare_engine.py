@@ -1,9 +1,9 @@
 """The bare engine loop: our engine's code driven directly, with no socket, queue or gateway around it.
 
 `<python of the engine's environment> -I -B bare_engine.py ROOT LAUNCH`: ROOT holds the package skulk, LAUNCH is the
-file that a runner was started with. Loads and warms up, then answers each line on stdin, {"texts": […], "tokens": n}:
-all texts are generated at once, as far as there are slots. One JSON line each on stdout, the first when it is ready.
-Imports nothing of Skulk before ROOT is on the path.
+file that a runner was started with. Loads and warms up, then answers each line on stdin, a JSON object with texts,
+tokens and temperature: all texts are generated at once, as far as there are slots. One JSON line each on stdout, the
+first when it is ready. Imports nothing of Skulk before ROOT is on the path.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(root: str, launch_file: str) -> None:
     print(json.dumps({"version": engine.version, "slots": engine.slots}), file=out)
     for number, line in enumerate(sys.stdin):
         order = json.loads(line)
-        print(json.dumps(generated(engine, order["texts"], order["tokens"], number)), file=out)
+        print(json.dumps(generated(engine, number, **order)), file=out)
 
 
 def made(launch_file: str) -> Any:
@@ -44,7 +44,7 @@ def made(launch_file: str) -> Any:
     return LlamaCppEngine(launch)
 
 
-def generated(engine: Any, texts: list[str], tokens: int, number: int) -> dict[str, object]:
+def generated(engine: Any, number: int, texts: list[str], tokens: int, temperature: float) -> dict[str, object]:
     """Seconds to the first token of each text from the beginning of all, and what it cost altogether."""
     from skulk.core.domain.ids import RequestId
     from skulk.core.domain.requests import GenerationRequest, Message, Sampling
@@ -58,7 +58,7 @@ def generated(engine: Any, texts: list[str], tokens: int, number: int) -> dict[s
     while waiting or running:
         while waiting and len(running) < engine.slots:
             index, text = waiting.popleft()
-            name, sampling = RequestId(f"bare-{number}-{index}"), Sampling(seed=index, temperature=0.0)
+            name, sampling = RequestId(f"bare-{number}-{index}"), Sampling(seed=index, temperature=temperature)
             request = GenerationRequest(name, "", (Message("user", text),), sampling, max_tokens=tokens)
             engine.start(Job(name, engine.render(request).ids, sampling, tokens))
             running[name] = index

@@ -27,7 +27,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def row(name: str, *cells: str) -> str:
-    return f"{name:<34}" + "".join(f"{cell:>13}" for cell in cells)
+    return f"{name:<34}" + "".join(f"{cell:>14}" for cell in cells)
 
 
 def ms(seconds: float) -> str:

@@ -3,7 +3,7 @@
 Speed does not depend on what the weights say, so nothing is downloaded. Tokenizer and chat template are those of
 `cards/fox-tiny`; the vocabulary is filled up to 8,192 tokens with pairs of its words. Output rows of tokens that are
 not plain letters are zero: their logit of 0 is far below the highest of thousands, so an end of sequence is never drawn
-and every token is a piece of text that a server can send at once.
+(at temperature 1 once in 10⁹ tokens), and every token is a piece of text that a server can send at once.
 
 Kept below `CACHE`, by a digest of this file and what it reads; made again when missing.
 """
@@ -38,6 +38,7 @@ CONTEXT_TOKENS = 32768
 ROPE_BASE = 1e6
 EPSILON = 1e-6
 GROUP_SIZE = 64
+LOGITS_SPREAD = 5.0
 SPACE = "Ġ"
 """How a byte-level vocabulary writes the space before a word."""
 CONVERT = """
@@ -191,7 +192,7 @@ def tensors(shape: Shape, vocabulary: Vocabulary) -> Iterator[tuple[str, np.ndar
         yield f"{layer}.mlp.up_proj.weight", scaled(shape.feed_forward, hidden)
         yield f"{layer}.mlp.down_proj.weight", scaled(hidden, shape.feed_forward)
     yield "model.norm.weight", np.ones(hidden, np.float32)
-    head = matrix(shape.vocabulary, hidden, 3 * hidden**-0.5)
+    head = matrix(shape.vocabulary, hidden, LOGITS_SPREAD * hidden**-0.5)
     head[[not plain(token) for token in vocabulary.tokens]] = 0
     yield "lm_head.weight", head
 

@@ -29,6 +29,7 @@ class Options:
     engines: Sequence[str]
     rounds: int
     quick: bool
+    temperature: float
     json: Path | None
 
     @property
@@ -45,16 +46,24 @@ def options(about: str, *, rounds: int = 5, quick_rounds: int = 1) -> Options:
     parser.add_argument("--rounds", type=int, help=f"of which the medians are taken (default: {rounds})")
     parser.add_argument("--quick", action="store_true", help="see whether it works: a tiny model, no honest figures")
     parser.add_argument("--json", type=Path, help="where to write every round's figures (default: below the cache)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of all requests (default: 0, greedy)")
     given = parser.parse_args()
     count = given.rounds or (quick_rounds if given.quick else rounds)
-    return Options(given.engine or NAMES, count, given.quick, given.json)
+    return Options(given.engine or NAMES, count, given.quick, given.temperature, given.json)
 
 
 @contextmanager
 def scratch(title: str, asked: Options) -> Iterator[tuple[Path, Cores]]:
     """A directory for everything of one run, and the cores; says before and after what it ran on."""
     cores = divide()
-    print(f"{title}: {conditions()}; {cores}; medians of {asked.rounds}" + (", QUICK" if asked.quick else ""))
+    facts = [conditions(), str(cores)]
+    if asked.rounds > 1:
+        facts.append(f"medians of {asked.rounds} rounds")
+    if asked.temperature:
+        facts.append(f"temperature {asked.temperature:g}")
+    if asked.quick:
+        facts.append("QUICK, these are no figures")
+    print(f"{title}: {'; '.join(facts)}")
     with tempfile.TemporaryDirectory() as base:
         yield Path(base), cores
     print(f"after the run: {conditions()}")
@@ -88,7 +97,13 @@ def keep(script: str, about: str, asked: Options, figures: object) -> None:
     """Write what was measured, and say where. A file that a person names gets one entry for each engine."""
     path = asked.json or CACHE / "results" / f"{script}-{time.strftime('%Y%m%dT%H%M%S')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"script": script, "about": about, "quick": asked.quick, "conditions": conditions()}
+    facts = {
+        "script": script,
+        "about": about,
+        "quick": asked.quick,
+        "temperature": asked.temperature,
+        "conditions": conditions(),
+    }
     before = json.loads(path.read_text("utf-8")) if asked.json and path.exists() else []
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps([*before, facts | {"figures": figures}], indent=1), "utf-8")

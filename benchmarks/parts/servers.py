@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from harness import HEAD
 
@@ -42,6 +43,14 @@ IDLE_SECONDS = 5.0
 END_SECONDS = 10.0
 
 
+class Size(TypedDict):
+    """What both sides of a comparison have alike."""
+
+    slots: int
+    context_tokens: int
+    temperature: float
+
+
 @dataclass(frozen=True)
 class Spent:
     """CPU seconds since the start, idling not counted."""
@@ -57,6 +66,7 @@ class Server:
     name: str
     port: int
     model: str
+    temperature: float
     engine: int
     gateway: int | None = None
     idle: Mapping[int, float] = field(default_factory=dict)
@@ -65,7 +75,7 @@ class Server:
     """What our runner was started with."""
 
     def body(self, text: str, tokens: int, *, system: str = "") -> bytes:
-        return chat(self.model, text, tokens, system=system)
+        return chat(self.model, text, tokens, system=system, temperature=self.temperature)
 
     def spent(self) -> Spent:
         def of(pid: int | None) -> float:
@@ -96,13 +106,15 @@ def described(engine: str) -> str:
 
 
 @contextlib.contextmanager
-def ours(model: Model, base: Path, cores: Cores, *, slots: int, context_tokens: int) -> Iterator[Server]:
+def ours(
+    model: Model, base: Path, cores: Cores, *, slots: int, context_tokens: int, temperature: float
+) -> Iterator[Server]:
     """A daemon with one deployment, Ready and warm."""
     with node_for(model, base) as node:
         pid = serve(node, model, slots=slots, context_tokens=context_tokens)
         move(pid, cores.engine)
         assert node.daemon is not None
-        server = Server("skulk", node.port, NAME, pid, node.daemon.pid, launch=launch_file(node))
+        server = Server("skulk", node.port, NAME, temperature, pid, node.daemon.pid, launch=launch_file(node))
         warm(server, slots)
         yield Server(**{**vars(server), "idle": idle_shares(pid, node.daemon.pid)})
 
@@ -143,7 +155,9 @@ def launch_file(node: Node) -> Path:
 
 
 @contextlib.contextmanager
-def peer(model: Model, base: Path, cores: Cores, *, slots: int, context_tokens: int) -> Iterator[Server]:
+def peer(
+    model: Model, base: Path, cores: Cores, *, slots: int, context_tokens: int, temperature: float
+) -> Iterator[Server]:
     """llama-server or mlx_lm.server with the same file, warm."""
     base.mkdir()
     port = free_port()
@@ -170,7 +184,7 @@ def peer(model: Model, base: Path, cores: Cores, *, slots: int, context_tokens: 
             env=child_environment(os.environ, preloads(model.engine)),
         )
     try:
-        server = Server(PEERS[model.engine], port, name, process.pid)
+        server = Server(PEERS[model.engine], port, name, temperature, process.pid)
         until(lambda: _healthy(process, port), f"{server.name} answers", context=(base / "log").read_text)
         warm(server, slots)
         move(process.pid, cores.engine, lambda thread: computes(thread, process.pid))
