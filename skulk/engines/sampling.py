@@ -31,6 +31,8 @@ _UINT64 = 2**64 - 1
 _PERSON = b"skulk-sampling-1"
 """Separates these numbers from every other use of the same hash; the digit changes when the scheme does."""
 
+WEIGHTLESS = 746.0
+"""exp(-746) is 0 in 64 bits."""
 LOGPROB_MIN = -9999.0
 """Stands for a probability of zero, whose logarithm no JSON can hold; OpenAI's API uses the same number."""
 
@@ -59,11 +61,10 @@ def is_adjusted(sampling: Sampling) -> bool:
 def adjusted(logits: Logits, sampling: Sampling, prompt: Sequence[int], generated: Sequence[int]) -> Logits:
     """The logits with penalties and biases, as float32. The argument is left as it is."""
     result = np.array(logits, dtype=np.float32)
-    size = result.size
     if sampling.repetition_penalty != 1:
         window = sampling.repetition_context
         recent = [*prompt[-window:], *generated][-window:] if window else [*prompt, *generated]
-        seen = _indices(recent, size)
+        seen = np.unique(np.asarray(recent, dtype=np.int64))
         values = result[seen]
         result[seen] = np.where(values > 0, values / sampling.repetition_penalty, values * sampling.repetition_penalty)
     if (sampling.frequency_penalty or sampling.presence_penalty) and generated:
@@ -118,20 +119,17 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     if sampling.temperature <= 0:
         return token
     peak = float(logits[token])
+    # What has no weight takes no part: a grammar leaves a handful of a vocabulary of 150,000.
+    possible = np.flatnonzero(logits >= peak - WEIGHTLESS * sampling.temperature)
     with np.errstate(over="ignore"):  # a tiny temperature sends the rest to -inf, which is what it means
-        weights = np.exp((logits.astype(np.float64) - peak) / sampling.temperature)
+        weights = np.exp((logits[possible].astype(np.float64) - peak) / sampling.temperature)
     if 0 < sampling.top_k < weights.size:
         weights = _top_k(weights, sampling.top_k)
     if sampling.top_p < 1:
         weights = _top_p(weights, sampling.top_p)
     if sampling.min_p > 0:
         weights = np.where(weights >= min(sampling.min_p, 1.0) * weights.max(), weights, 0.0)
-    return _draw(weights, uniform(sampling.seed, position))
-
-
-def _indices(ids: Sequence[int], size: int) -> Any:
-    found = np.unique(np.asarray(ids, dtype=np.int64))
-    return found[found < size]
+    return int(possible[_draw(weights, uniform(sampling.seed, position))])
 
 
 def _top_k(weights: Weights, k: int) -> Weights:
