@@ -33,6 +33,7 @@ _PERSON = b"skulk-sampling-1"
 
 WEIGHTLESS = 746.0
 """exp(-746) is 0 in 64 bits."""
+LOGIT_MIN = float(np.finfo(np.float32).min)
 LOGPROB_MIN = -9999.0
 """Stands for a probability of zero, whose logarithm no JSON can hold; OpenAI's API uses the same number."""
 
@@ -120,7 +121,7 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
         return token
     peak = float(logits[token])
     # What has no weight takes no part: a grammar leaves a handful of a vocabulary of 150,000.
-    possible = np.flatnonzero(logits >= peak - WEIGHTLESS * sampling.temperature)
+    possible = np.flatnonzero(logits >= max(peak - WEIGHTLESS * sampling.temperature, LOGIT_MIN))
     with np.errstate(over="ignore"):  # a tiny temperature sends the rest to -inf, which is what it means
         weights = np.exp((logits[possible].astype(np.float64) - peak) / sampling.temperature)
     if 0 < sampling.top_k < weights.size:
