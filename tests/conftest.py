@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -64,6 +67,32 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def cache_dir() -> Path:
     """Where slow things are kept between runs, outside the checkout; rebuilt when missing."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skulk"
+
+
+@contextmanager
+def kept_packages(directory: Path, python: str, engines: Sequence[str] = ()) -> Iterator[None]:
+    """Begin a wheelhouse with what an earlier run fetched for this lock, and keep what is fetched within. Skulk's own
+    wheels are always those of the checkout."""
+    places = [ROOT / "skulk/requirements" / name for name in ("daemon.txt", "uv.txt")]
+    places += [ROOT / "skulk/engines/requirements" / f"{engine}.txt" for engine in engines]
+    digest = hashlib.sha256(b"".join(place.read_bytes() for place in places)).hexdigest()[:16]
+    kept = cache_dir() / "-".join(("wheelhouse", digest, python, *engines))
+    if kept.is_dir():
+        shutil.copytree(kept, directory, copy_function=_link)
+    yield
+    if not kept.is_dir():
+        draft = kept.with_name(f".{kept.name}.{os.getpid()}")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(directory, draft, ignore=shutil.ignore_patterns("skulk-*", "*.json", "*.html"))
+        draft.rename(kept)
+
+
+def _link(source: str, target: str) -> None:
+    """A wheelhouse replaces files and never writes into one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @pytest.fixture(scope="session")

@@ -56,11 +56,12 @@ def why_not() -> str:
 class Host:
     """One host. It is made by `Hosts.start` or `Hosts.up`, and everything of it is gone with `down`."""
 
-    def __init__(self, hosts: Hosts, name: str, number: int, lower: Sequence[Path]) -> None:
+    def __init__(self, hosts: Hosts, name: str, number: int, lower: Sequence[Path], routed: bool) -> None:
         self.name = name
         self.ip = f"{hosts.net}.{number}"
         self._hosts = hosts
         self._lower = lower
+        self._routed = routed
         self._full = f"{hosts.name}-{name}"
         self._link = f"{hosts.name}v{number}"
         self._base = hosts.state / name
@@ -226,7 +227,8 @@ class Host:
         run(*inside, "link", "set", "lo", "up")
         run(*inside, "address", "add", f"{self.ip}/24", "dev", "eth0")
         run(*inside, "link", "set", "eth0", "up")
-        run(*inside, "route", "add", "default", "via", self._hosts.address)
+        if self._routed:
+            run(*inside, "route", "add", "default", "via", self._hosts.address)
 
 
 class Hosts:
@@ -285,10 +287,13 @@ class Hosts:
         overlay: Sequence[Path] = (),
         layers: Sequence[Path] = (),
         files: Mapping[str, Path] | None = None,
+        packages: Sequence[str] = (),
+        routed: bool = True,
     ) -> Host:
         """A new host, running. `overlay`: trees copied over its root; `files`: single files, by their place in it;
-        `layers`: directories below its root that it sees without a copy and cannot change, upper ones first."""
-        host = self.start(name, suite, overlay=overlay, layers=layers, files=files)
+        `layers`: directories below its root that it sees without a copy and cannot change, upper ones first;
+        `packages`: of the distribution, that its image has. One that is not `routed` reaches the bridge only."""
+        host = self.start(name, suite, overlay=overlay, layers=layers, files=files, packages=packages, routed=routed)
         host.wait_up()
         return host
 
@@ -300,12 +305,14 @@ class Hosts:
         overlay: Sequence[Path] = (),
         layers: Sequence[Path] = (),
         files: Mapping[str, Path] | None = None,
+        packages: Sequence[str] = (),
+        routed: bool = True,
     ) -> Host:
         """As `up`, without waiting: start several, then call `wait_up` of each."""
         assert name not in self._hosts, f"there is a host {name}"
         self._made += 1
         number = 10 + self._made
-        host = Host(self, name, number, [*layers, base(suite, self._cache)])
+        host = Host(self, name, number, [*layers, base(suite, self._cache, packages)], routed)
         self._hosts[name] = host
         host._base.mkdir()
         self._pack(host, overlay, files or {})

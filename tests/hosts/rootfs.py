@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -66,11 +66,13 @@ _LONG_AGO = 1577836800.0
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", re.DOTALL)
 
 
-def base(suite: str, bases: Path) -> Path:
-    """The root file system of a suite: found in `bases`, or built there now (a minute, and a package mirror)."""
+def base(suite: str, bases: Path, packages: Sequence[str] = ()) -> Path:
+    """The root file system of a suite, with further packages: found in `bases`, or built there now (a minute, and a
+    package mirror)."""
     mirror = _mirror()
+    packages = (*_PACKAGES, *sorted(packages))
     recipe = {
-        "packages": _PACKAGES,
+        "packages": packages,
         "masked": _MASKED_UNITS,
         "files": _FILES,
         "mirror": mirror,
@@ -87,7 +89,7 @@ def base(suite: str, bases: Path) -> Path:
                 remove_tree(partial)
             building = Path(tempfile.mkdtemp(prefix=f"{place.name}.partial-", dir=bases))
             try:
-                _build(suite, building, mirror, lock)
+                _build(suite, packages, building, mirror, lock)
                 building.rename(place)
             finally:
                 remove_tree(building)
@@ -123,11 +125,11 @@ def _certificates(bundle: Path) -> list[str]:
     return _CERTIFICATE.findall(bundle.read_text("utf-8")) if bundle.exists() else []
 
 
-def _build(suite: str, root: Path, mirror: str, lock: int) -> None:
+def _build(suite: str, packages: Sequence[str], root: Path, mirror: str, lock: int) -> None:
     _run(
         # Mounts of a build that is killed end with its namespace; the lock is held as long as anything of it lives.
         *("unshare", "--mount", "--propagation", "private"),
-        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES)}", suite, str(root), mirror),
+        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", suite, str(root), mirror),
         lock=lock,
     )
     root.chmod(0o755)

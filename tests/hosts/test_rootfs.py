@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Where bases were built; the building itself is a file."""
     places: list[Path] = []
 
-    def build(suite: str, root: Path, mirror: str, lock: int) -> None:
+    def build(suite: str, packages: Sequence[str], root: Path, mirror: str, lock: int) -> None:
         places.append(root)
         (root / "os-release").write_text(f"{suite} {mirror}", "utf-8")
 
@@ -52,11 +53,14 @@ def test_another_recipe_is_another_base(tmp_path: Path, built: list[Path], monke
     assert rootfs.base("trixie", tmp_path) != before
     monkeypatch.setattr(rootfs, "_mirror", lambda: "http://other.example/debian/")
     assert len({before, rootfs.base("trixie", tmp_path)}) == 2
+    with_more = rootfs.base("trixie", tmp_path, ["g++", "git"])
+    assert with_more != rootfs.base("trixie", tmp_path)
+    assert with_more == rootfs.base("trixie", tmp_path, ["git", "g++"])
     assert before.is_dir(), "another checkout may use it"
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(suite: str, root: Path, mirror: str, lock: int) -> None:
+    def build(suite: str, packages: Sequence[str], root: Path, mirror: str, lock: int) -> None:
         (root / "half").touch()
         raise RuntimeError("the mirror is away")
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from hosts import Hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "sk-of-the-machines-test"
+NEXT_VERSION = "0.1.1"
 HEAD = "apiVersion: skulk.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n"
 # A run takes a minute on idle cores, and cores here are shared.
 RUN_SECONDS_MAX = 600.0
@@ -47,7 +49,8 @@ class Outcome:
 class Operator:
     """Use as a context manager: the git server ends with it."""
 
-    def __init__(self, base: Path, hosts: Hosts, wheels: Path) -> None:
+    def __init__(self, base: Path, hosts: Hosts, wheels: Path | None = None) -> None:
+        """`wheels`: those that were compiled already, for all nodes."""
         self.base = base
         self.checkout = base / "fleet"
         self._hosts = hosts
@@ -62,9 +65,8 @@ class Operator:
         self._variables = base / "vars.json"
         # The hosts' keys are known from the start, as if somebody had compared them; a recorded one outweighs that.
         ssh = [option.replace("UserKnownHostsFile", "GlobalKnownHostsFile") for option in hosts.ssh_options]
-        self._variables.write_text(
-            json.dumps({"ansible_ssh_common_args": " ".join(ssh), "skulk_engines_wheels": str(wheels)})
-        )
+        compiled = {"skulk_engines_wheels": str(wheels)} if wheels is not None else {}
+        self._variables.write_text(json.dumps({"ansible_ssh_common_args": " ".join(ssh), **compiled}))
         self._port = _free_port(hosts.address)
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -116,6 +118,13 @@ class Operator:
 
     # --- skulk ----------------------------------------------------------------------------------------------
 
+    def skulk(self, *arguments: str) -> str:
+        """What a verb that needs no node says."""
+        command = [sys.executable, "-m", "skulk.cli.main", *arguments]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
     @contextlib.contextmanager
     def running(self, *arguments: str) -> Iterator[Run]:
         """`skulk bootstrap` under way."""
@@ -142,6 +151,13 @@ class Operator:
         with contextlib.suppress(httpx2.HTTPError):
             return httpx2.get(f"http://{ip}:52415/readyz?settled", timeout=5.0).status_code == 200
         return False
+
+    def serves(self, ip: str, model: str) -> bool:
+        items = self.get(ip, "/fleet/v1/deployments")["items"]
+        ready = {
+            item["name"] for item in items for c in item["conditions"] if (c["type"], c["status"]) == ("Ready", "True")
+        }
+        return model in ready
 
     def ask(self, ip: str, model: str, question: str) -> str:
         answer = httpx2.post(
@@ -222,6 +238,14 @@ def deployment(name: str, card: str, node: str) -> str:
         HEAD.format(kind="Deployment", name=name)
         + f"  model: {card}\n  contextTokens: 1024\n  placement:\n    selector:\n      skulk.dev/node: {node}\n"
     )
+
+
+def models_layer(layer: Path, models: str, card: str) -> Path:
+    """A directory tree that a machine has from the start: models that somebody put into its directory `models`."""
+    shutil.copytree(ROOT / "cards" / card / "files", layer / models / card / "files")
+    for path in (layer, *layer.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return layer
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = STEP_SECONDS_MAX) -> float:

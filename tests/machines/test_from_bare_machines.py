@@ -7,63 +7,22 @@ that answers as a Mac. What is real and what a stand-in: tests/hosts/README.md.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hosts import FAKEMAC, Host, Hosts, why_not
+from hosts import FAKEMAC, Host, Hosts
 from load import Load
-from operator_machine import API_KEY, ROOT, Operator, deployment, fleet_files, until
+from operator_machine import API_KEY, NEXT_VERSION, ROOT, Operator, deployment, fleet_files, models_layer, until
 
 LINUX_12, LINUX_13, MAC = "linux-12", "linux-13", "mac"
 MAC_DIR = "/Library/Application Support/Skulk"
 MODELS = {LINUX_12: "var/lib/skulk/models", MAC: f"{MAC_DIR.lstrip('/')}/models"}
 CARDS = {LINUX_12: "fox-tiny-gguf", MAC: "fox-tiny"}
-NEXT_VERSION = "0.1.1"
 QUESTION, ANSWER = "What is 9 * 7?", "9 * 7 = 63"
 # The unit's own minute would be most of this test.
 WATCHDOG = "[Service]\nWatchdogSec=5\n"
-
-
-@pytest.fixture
-def machines(testhosts_dir: Path, tmp_path: Path):
-    if reason := why_not():
-        pytest.skip(reason)
-    with Hosts(testhosts_dir) as hosts:
-        yield hosts
-
-
-@pytest.fixture
-def next_wheel(tmp_path: Path) -> Path:
-    """This source tree once more, as the next version."""
-    tree = tmp_path / "next"
-    list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(list_files, cwd=ROOT, capture_output=True, check=True)
-    parts = ("skulk", "schemas", "playbooks", "pyproject.toml", "README.md", "LICENSE")
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if name.split("/")[0] in parts and (ROOT / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
-    for name, before in (("pyproject.toml", 'version = "0.1.0"'), ("skulk/__init__.py", '__version__ = "0.1.0"')):
-        text = (tree / name).read_text()
-        assert before in text
-        (tree / name).write_text(text.replace(before, before.replace("0.1.0", NEXT_VERSION)))
-    uv = shutil.which("uv")
-    assert uv is not None, "uv is not on PATH"
-    subprocess.run([uv, "build", "--quiet", "--wheel", "--out-dir", str(tmp_path / "dist"), str(tree)], check=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    return wheel
-
-
-def models_layer(base: Path, node: str) -> Path:
-    """A directory tree that the machine has from the start: models that somebody put there."""
-    layer = base / f"layer-{node}"
-    shutil.copytree(ROOT / "cards" / CARDS[node] / "files", layer / MODELS[node] / CARDS[node] / "files")
-    for path in (layer, *layer.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return layer
 
 
 @pytest.mark.e2e
@@ -85,13 +44,15 @@ def test_bare_machines_become_a_fleet_and_bare_machines_again(
     uv = shutil.which("uv")
     assert uv is not None, "uv is not on PATH"
     started = {
-        LINUX_12: machines.start(LINUX_12, "bookworm", layers=[models_layer(tmp_path, LINUX_12)]),
+        LINUX_12: machines.start(
+            LINUX_12, "bookworm", layers=[models_layer(tmp_path / "models-12", MODELS[LINUX_12], CARDS[LINUX_12])]
+        ),
         LINUX_13: machines.start(LINUX_13, "trixie"),
         MAC: machines.start(
             MAC,
             "bookworm",
             overlay=[FAKEMAC],
-            layers=[models_layer(tmp_path, MAC)],
+            layers=[models_layer(tmp_path / "models-mac", MODELS[MAC], CARDS[MAC])],
             files={"usr/local/fakemac/uv": Path(uv)},
         ),
     }
@@ -177,19 +138,12 @@ class Story:
         self.operator.push("Deploy two models")
         for host in self.hosts.values():
             for model in ("gguf", "mlx"):
-                until(lambda ip=host.ip, m=model: self._serves(ip, m), f"{model} answers through {host.name}")
+                until(lambda ip=host.ip, m=model: self.operator.serves(ip, m), f"{model} answers through {host.name}")
                 assert self.operator.ask(host.ip, model, QUESTION) == ANSWER
 
     def _live_nodes(self, ip: str) -> int:
         (fleet,) = self.operator.get(ip, "/fleet/v1/fleet")["items"]
         return int(fleet["status"]["liveNodes"])
-
-    def _serves(self, ip: str, model: str) -> bool:
-        items = self.operator.get(ip, "/fleet/v1/deployments")["items"]
-        ready = {
-            item["name"] for item in items for c in item["conditions"] if (c["type"], c["status"]) == ("Ready", "True")
-        }
-        return model in ready
 
     # --- the daemon dies --------------------------------------------------------------------------------------
 

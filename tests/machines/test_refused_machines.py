@@ -5,18 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hosts import Host, Hosts, why_not
+from hosts import Host, Hosts
 from operator_machine import Operator, fleet_files
 
 NODE, AWAY = "box", "away"
-
-
-@pytest.fixture
-def hosts(testhosts_dir: Path):
-    if reason := why_not():
-        pytest.skip(reason)
-    with Hosts(testhosts_dir) as hosts:
-        yield hosts
 
 
 def untouched(host: Host) -> list[str]:
@@ -27,10 +19,10 @@ def untouched(host: Host) -> list[str]:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_changed(hosts: Hosts, tmp_path: Path) -> None:
-    host = hosts.up(NODE, "trixie")
-    nobody = f"{hosts.net}.250"
-    with Operator(tmp_path / "operator", hosts, tmp_path) as operator:
+def test_everything_that_is_wrong_is_said_at_once_and_nothing_is_changed(machines: Hosts, tmp_path: Path) -> None:
+    host = machines.up(NODE, "trixie")
+    nobody = f"{machines.net}.250"
+    with Operator(tmp_path / "operator", machines) as operator:
         linux = "{os: linux, arch: x86_64}"
         operator.write(fleet_files({NODE: (host.ip, linux, "llama_cpp-cpu"), AWAY: (nobody, linux, "llama_cpp-cpu")}))
         operator.push("Declare a machine, and one that is not there")

@@ -6,9 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
-import os
 import platform
-import shutil
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from skulk.adapters.release import make_release
 from skulk.cli.main import app
 from skulk.core.release import Release
 from skulk.core.wheelhouse import PLATFORMS
-from tests.conftest import ROOT, cache_dir
+from tests.conftest import kept_packages
 
 NEXT = "9.9.9"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -69,27 +67,19 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     """What `skulk node wheelhouse` makes for this very Python and machine, with two releases."""
     if this_platform() not in PLATFORMS:
         pytest.skip(f"no wheels are looked for on {this_platform()}")
-    texts = b"".join((ROOT / "skulk" / "requirements" / name).read_bytes() for name in ("daemon.txt", "uv.txt"))
-    kept = cache_dir() / f"wheelhouse-{hashlib.sha256(texts).hexdigest()[:16]}-{PYTHON}"
     place = tmp_path_factory.mktemp("house")
     directory = place / "wheels"
-    if kept.is_dir():
-        shutil.copytree(kept, directory)
     first, laid_out = make_release(place / "made")
     (wheel,) = laid_out.glob("*.whl")
     later = reversioned(wheel, NEXT, place)
-    for file in (wheel, later):
-        filled = skulk(
-            "node", "wheelhouse", directory, "--wheel", file, "--python", PYTHON, "--platform", this_platform()
-        )
-        if "SK-REL-007" in filled.output:
-            pytest.skip(f"no packages can be fetched: {filled.output}")
-        assert filled.exit_code == 0, filled.output
-    draft = kept.with_name(f".{kept.name}.{os.getpid()}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    if not kept.is_dir():
-        shutil.copytree(directory, draft, ignore=shutil.ignore_patterns("skulk-*", "*.json", "*.html"))
-        draft.rename(kept)
+    with kept_packages(directory, PYTHON):
+        for file in (wheel, later):
+            filled = skulk(
+                "node", "wheelhouse", directory, "--wheel", file, "--python", PYTHON, "--platform", this_platform()
+            )
+            if "SK-REL-007" in filled.output:
+                pytest.skip(f"no packages can be fetched: {filled.output}")
+            assert filled.exit_code == 0, filled.output
     return House(directory, first, Release(NEXT, hashlib.sha256(later.read_bytes()).hexdigest()))
 
 
