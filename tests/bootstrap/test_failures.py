@@ -121,6 +121,14 @@ def test_a_full_disk_is_recognised() -> None:
     assert failure.kind is Kind.DISK_FULL
 
 
+def test_a_machine_without_a_package_mirror_is_recognised() -> None:
+    # As it was said of a Debian 13 without a route.
+    failure = explain(failed(msg="Failed to update apt cache after 5 retries: "), TARGET)
+    assert failure.kind is Kind.NO_PACKAGES
+    assert failure.sentence.endswith("cannot fetch its lists: Failed to update apt cache after 5 retries")
+    assert "air-gapped.md" in failure.fix
+
+
 def test_nothing_a_host_says_reaches_the_terminal_as_a_command() -> None:
     assert "\x1b" not in explain(failed(msg="\x1b[2Jbang", stderr="\x1b]0;title\x07"), TARGET).sentence
 

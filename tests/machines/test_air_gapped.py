@@ -146,7 +146,7 @@ class Story:
                 NODE: [
                     "skulk_release : Bring the wheelhouse",
                     "skulk_enrol : Write node.toml",
-                    "skulk_service : Run the service, now and at every boot",
+                    "skulk_service : Restart the systemd service",
                     "skulk_update : Write the unit",
                     "skulk_update : Let it run at every boot",
                 ]

@@ -40,6 +40,7 @@ class Kind(StrEnum):
     SUDO_WRONG_PASSWORD = "sudo-wrong-password"
     NO_SUDO = "no-sudo"
     NO_PYTHON = "no-python"
+    NO_PACKAGES = "no-packages"
     DISK_FULL = "disk-full"
     REFUSED = "refused"
     TASK_FAILED = "task-failed"
@@ -214,6 +215,12 @@ def _machine(message: str, result: Mapping[str, object]) -> Failure | None:
             f"there is no working Python on the machine{f' ({discovered})' if discovered else ''}",
             "install python3 there (Debian, Ubuntu: apt install python3; macOS: xcode-select --install), or name it"
             " with -e ansible_python_interpreter=PATH",
+        )
+    if "Failed to update apt cache" in message:
+        return Failure(
+            Kind.NO_PACKAGES,
+            f"packages are missing there, and apt cannot fetch its lists: {_last_line(message).strip(' :')}",
+            "let the machine reach its package mirror, or install by hand what docs/guides/air-gapped.md lists",
         )
     if "No space left on device" in message:
         return Failure(Kind.DISK_FULL, f"the disk is full there: {_last_line(message)}", "free space, and repeat")
