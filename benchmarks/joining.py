@@ -20,7 +20,6 @@ from pathlib import Path
 from parts.answers import Answer, Running, ask, check
 from parts.cores import Cores
 from parts.figures import ms, row
-from parts.models import model_for
 from parts.prompts import prompt, words
 from parts.report import Options, Round, compare, in_turn, judged, keep, medians, options, scratch
 from parts.servers import Server, Size, described, ours, peer
@@ -29,11 +28,11 @@ RUNNING = 8
 SLOTS = RUNNING + 1
 CONTEXT_TOKENS = 2048
 LONG_TOKENS = 1200
-PROMPT_TOKENS = 64
+PROMPT_TOKENS = 32
 QUESTION_TOKENS = 16
-TOKENS = {"llama_cpp": 512, "mlx": 384}
+TOKENS = {"llama_cpp": 512, "mlx": 160}
 """Enough that the eight are not done before the ninth has begun."""
-BEGUN_EVENTS = 24
+BEGUN_EVENTS = 16
 JOINER_TOKENS = 8
 QUICK_TOKENS = 192
 QUICK_LONG_TOKENS = 300
@@ -151,7 +150,7 @@ def prefix(sides: Sequence[Server], asked: Options) -> dict[str, list[Round]]:
 
 
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
-    model = model_for(engine, asked.shape)
+    model = asked.model(engine)
     size: Size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS, "temperature": asked.temperature}
     with ours(model, base / "ours", cores, **size) as mine, peer(model, base / "peer", cores, **size) as theirs:
         about = f"{model}; {SLOTS} slots of {CONTEXT_TOKENS} tokens{described(engine)}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from parts.answers import burst, chat, check
 from parts.figures import row
 from parts.fleet import Node
-from parts.models import SMALL, TINY, Model, Shape, model_for
+from parts.models import DEEP, SMALL, TINY, Model, Shape, model_for
 from parts.prompts import prompt
 from parts.report import Options, judged, keep, options, scratch
 from parts.servers import NAME, described, head, launch_file, node_for, serve
@@ -45,11 +45,11 @@ class Point:
 
 POINTS = (
     Point(SMALL, 1024, 1),
-    Point(SMALL, 1024, 8),
-    Point(SMALL, 4096, 4),
-    Point(TINY, 1024, 1),
-    Point(TINY, 1024, 8),
-    Point(TINY, 4096, 4),
+    Point(SMALL, 2048, 2),
+    Point(DEEP, 1024, 8),
+    Point(DEEP, 4096, 4),
+    Point(TINY, 4096, 1),
+    Point(TINY, 1024, 16),
 )
 QUICK_POINTS = (Point(TINY, 512, 1), Point(TINY, 1024, 2))
 
@@ -123,7 +123,7 @@ def show(found: Found) -> None:
 
 def measure(engine: str, asked: Options, base: Path) -> None:
     points = QUICK_POINTS if asked.quick else POINTS
-    models = {point.shape: model_for(engine, point.shape) for point in points}
+    models = {point.shape: model_for(engine, point.shape, float32=asked.float32) for point in points}
     found = []
     with node_for(next(iter(models.values())), base) as node:
         print(row(f"{engine}{described(engine)}"))

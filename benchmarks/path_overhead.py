@@ -26,9 +26,8 @@ from parts.answers import burst, check
 from parts.cores import Cores, move
 from parts.figures import median, ms, percentile, row
 from parts.fleet import ENGINES
-from parts.models import model_for
 from parts.prompts import prompt
-from parts.report import Options, Round, in_turn, judged, keep, medians, options, scratch
+from parts.report import Options, Round, Work, in_turn, judged, keep, medians, options, scratch
 from parts.servers import Server, Size, described, ours, preloads
 
 from skulk.adapters.engine_envs import ensure
@@ -36,12 +35,8 @@ from skulk.adapters.runners import child_environment
 
 SLOTS = 8
 CONTEXT_TOKENS = 1024
-PROMPT_TOKENS = 64
-TOKENS = 128
 LEVELS = (1, 8)
-REPEATS = {1: 4, 8: 1}
-"""How often a round asks, so that CPU time is more than some ticks of the clock."""
-QUICK_TOKENS = 16
+WARM_TOKENS = 8
 ADDED_SECONDS_MAX = 0.010
 ADDED_CPU_MAX = 0.05
 
@@ -123,12 +118,12 @@ def bare_round(bare: Bare, rounds: Sequence[Sequence[str]], tokens: int) -> Roun
     }
 
 
-def rounds_of(server: Server, bare: Bare, streams: int, asked: Options) -> dict[str, list[Round]]:
-    tokens, repeats = (QUICK_TOKENS, 1) if asked.quick else (TOKENS, REPEATS[streams])
+def rounds_of(server: Server, bare: Bare, streams: int, work: Work, rounds: int) -> dict[str, list[Round]]:
+    tokens, repeats = work.tokens, max(1, work.answers_min // streams)
     found: dict[str, list[Round]] = {"endpoint": [], "bare": []}
-    for number in range(asked.rounds):
+    for number in range(rounds):
         texts = [
-            [prompt(PROMPT_TOKENS, f"{streams} {number} {repeat} {client}") for client in range(streams)]
+            [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
             for repeat in range(repeats)
         ]
         for side in in_turn(list(found), number):
@@ -163,7 +158,7 @@ def _share(share: float) -> str:
 
 
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
-    model = model_for(engine, asked.shape)
+    model = asked.model(engine)
     with contextlib.ExitStack() as stack:
         size: Size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS, "temperature": asked.temperature}
         server = stack.enter_context(ours(model, base / "ours", cores, **size))
@@ -171,10 +166,11 @@ def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
         bare = stack.enter_context(bare_loop(engine, server.launch, base / "bare", cores, asked.temperature))
         about = f"{model}; the engine has {bare.slots} slots{described(engine)}"
         print(about, flush=True)
-        bare.generate([prompt(PROMPT_TOKENS, f"warm {number}") for number in range(SLOTS)], QUICK_TOKENS)
+        work = asked.work(engine)
+        bare.generate([prompt(work.prompt_tokens, f"warm {number}") for number in range(SLOTS)], WARM_TOKENS)
         figures = {}
         for streams in LEVELS:
-            figures[streams] = rounds_of(server, bare, streams, asked)
+            figures[streams] = rounds_of(server, bare, streams, work, asked.rounds)
             show(streams, figures[streams])
     keep("path_overhead", about, asked, figures)
 

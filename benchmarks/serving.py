@@ -1,9 +1,9 @@
 """Many streams at once: our endpoint against the server that comes with the same library, on the same model file.
 
 `python benchmarks/serving.py [--engine llama_cpp|mlx] [--rounds N] [--quick] [--json FILE]`. llama_cpp is compared with
-llama-server, mlx with mlx_lm.server. 1, 4, 8 and 16 clients each ask for 128 tokens after a prompt of 64; few clients
-ask several times, so that every level has at least 16 answers. Both sides get the same prompts, which neither has seen
-before, in turn within each round, and have 16 slots.
+llama-server, mlx with mlx_lm.server. 1, 4, 8 and 16 clients each ask for 128 tokens after a prompt of 64 (mlx: 32 and
+32); few clients ask several times, so that every level has at least 16 (mlx: 4) answers. Both sides get the same
+prompts, which neither has seen before, in turn within each round, and have 16 slots.
 
 Prints medians over the rounds of: tokens per second of all clients together, seconds to the first token and between
 tokens (median and 95th percentile of a round), and CPU milliseconds per token of all processes that serve.
@@ -19,25 +19,20 @@ from pathlib import Path
 from parts.answers import Answer, burst, check
 from parts.cores import Cores
 from parts.figures import ms, percentile, row
-from parts.models import model_for
 from parts.prompts import prompt
-from parts.report import Options, Round, compare, in_turn, judged, keep, medians, options, scratch
+from parts.report import Options, Round, Work, compare, in_turn, judged, keep, medians, options, scratch
 from parts.servers import Server, Size, described, ours, peer
 
 SLOTS = 16
 CONTEXT_TOKENS = 1024
-PROMPT_TOKENS = 64
-TOKENS = 128
 LEVELS = (1, 4, 8, 16)
-ANSWERS_MIN = 16
-QUICK_TOKENS = 16
 QUICK_LEVELS = (1, 4)
 SPEED_MIN = 0.95
 FIRST_MAX = 1.1
 PIECES_OFF_MAX = 0.02
 
 
-def measured(server: Server, streams: int, texts: Sequence[Sequence[str]], tokens: int) -> tuple[Round, list[Answer]]:
+def measured(server: Server, texts: Sequence[Sequence[str]], tokens: int) -> tuple[Round, list[Answer]]:
     """One round of one side; each client asks its own texts one after the other."""
     bodies = [[server.body(text, tokens) for text in own] for own in texts]
     before = server.spent()
@@ -68,19 +63,18 @@ def _cached(answer: Answer) -> int:
     return int((answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
 
 
-def rounds_of(sides: Sequence[Server], streams: int, asked: Options) -> dict[str, list[Round]]:
-    tokens = QUICK_TOKENS if asked.quick else TOKENS
-    each = 1 if asked.quick else max(1, ANSWERS_MIN // streams)
+def rounds_of(sides: Sequence[Server], streams: int, work: Work, rounds: int) -> dict[str, list[Round]]:
+    each = max(1, work.answers_min // streams)
     found: dict[str, list[Round]] = {side.name: [] for side in sides}
-    for number in range(asked.rounds):
+    for number in range(rounds):
         texts = [
-            [prompt(PROMPT_TOKENS, f"{streams} {number} {client} {turn}") for turn in range(each)]
+            [prompt(work.prompt_tokens, f"{streams} {number} {client} {turn}") for turn in range(each)]
             for client in range(streams)
         ]
         read: dict[str, list[int]] = {}
         for side in in_turn([one.name for one in sides], number):
             server = next(one for one in sides if one.name == side)
-            figures, answers = measured(server, streams, texts, tokens)
+            figures, answers = measured(server, texts, work.tokens)
             found[side].append(figures)
             read[side] = [answer.prompt_tokens for answer in answers]
         if len({tuple(counts) for counts in read.values()}) != 1:
@@ -113,14 +107,14 @@ def show(streams: int, found: dict[str, list[Round]]) -> None:
 
 
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
-    model = model_for(engine, asked.shape)
+    model = asked.model(engine)
     size: Size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS, "temperature": asked.temperature}
     with ours(model, base / "ours", cores, **size) as mine, peer(model, base / "peer", cores, **size) as theirs:
         about = f"{model}; {SLOTS} slots of {CONTEXT_TOKENS} tokens{described(engine)}"
         print(about, flush=True)
         figures = {}
         for streams in QUICK_LEVELS if asked.quick else LEVELS:
-            figures[streams] = rounds_of((mine, theirs), streams, asked)
+            figures[streams] = rounds_of((mine, theirs), streams, asked.work(engine), asked.rounds)
             show(streams, figures[streams])
     keep("serving", about, asked, figures)
 

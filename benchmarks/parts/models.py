@@ -1,4 +1,4 @@
-"""Models to measure with: random weights from one seed, written as GGUF (Q4_0) and for MLX (4 bits, groups of 64).
+"""Models to measure with: random weights from one seed, as GGUF (Q4_0) and for MLX (4 bits, groups of 64, or float32).
 
 Speed does not depend on what the weights say, so nothing is downloaded. Tokenizer and chat template are those of
 `cards/fox-tiny`; the vocabulary is filled up to 8,192 tokens with pairs of its words. Output rows of tokens that are
@@ -45,9 +45,9 @@ CONVERT = """
 import sys
 from mlx_lm import convert
 source, target, group_size = sys.argv[1:]
-convert(source, target, quantize=True, q_bits=4, q_group_size=int(group_size), dtype="float32")
+convert(source, target, quantize=group_size != "0", q_bits=4, q_group_size=int(group_size) or None, dtype="float32")
 """
-"""Scales in float32: on a CPU they are 3 to 5 times as fast as bfloat16, so that more of the time is the server's."""
+"""Scales in float32: on a CPU they are faster than bfloat16, so that more of the time is the server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ class Shape:
 SMALL = Shape("small", layers=12, hidden=768, heads=12, kv_heads=4, head_dim=64, feed_forward=2304)
 TINY = Shape("tiny", layers=4, hidden=256, heads=4, kv_heads=2, head_dim=64, feed_forward=768)
 """For a look whether a script works, and as the other end of the memory model."""
-LABELS = {"llama_cpp": "Q4_0", "mlx": "4 bits, float32 scales"}
+DEEP = Shape("deep", layers=12, hidden=256, heads=4, kv_heads=4, head_dim=64, feed_forward=768)
+"""As much KV cache for a token as `SMALL` at a tenth of the work: for the memory model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Model:
     name: str
     engine: str
     shape: Shape
+    weights: str
     root: Path
 
     @property
@@ -97,13 +99,17 @@ class Model:
         return (self.root / f"{self.name}.yaml").read_text("utf-8")
 
     def __str__(self) -> str:
-        return f"{self.name}, {self.shape.parameters / 1e6:.0f} M parameters, {LABELS[self.engine]}"
+        return f"{self.name}, {self.shape.parameters / 1e6:.0f} M parameters, {self.weights}"
 
 
-def model_for(engine: str, shape: Shape) -> Model:
-    """The model in the engine's format, made now when it is not there."""
+def model_for(engine: str, shape: Shape, *, float32: bool = False) -> Model:
+    """The model in the engine's format, made now when it is not there. `float32`: not quantised, for MLX only."""
     vocabulary = Vocabulary.grown(shape.vocabulary)
-    model = Model(f"{shape.name}-{engine.replace('_', '-')}", engine, shape, CACHE / f"models-{_digest()}")
+    name = f"{shape.name}-{engine.replace('_', '-')}"
+    weights = "Q4_0" if engine == "llama_cpp" else "4 bits, float32 scales"
+    if float32 and engine == "mlx":
+        name, weights = f"{name}-float32", "float32"
+    model = Model(name, engine, shape, weights, CACHE / f"models-{_digest()}")
     if (model.root / f"{model.name}.yaml").exists():
         return model
     model.root.mkdir(parents=True, exist_ok=True)
@@ -114,7 +120,7 @@ def model_for(engine: str, shape: Shape) -> Model:
         if engine == "llama_cpp":
             write_gguf(made / model.gguf_file.name, shape, vocabulary)
         else:
-            write_mlx(made, shape, vocabulary)
+            write_mlx(made, shape, vocabulary, 0 if weights == "float32" else GROUP_SIZE)
         shutil.rmtree(model.directory, ignore_errors=True)
         made.rename(model.directory)
         card = Path(scratch) / "card"
@@ -276,15 +282,16 @@ def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
 # --- MLX ----------------------------------------------------------------------------------------------------
 
 
-def write_mlx(directory: Path, shape: Shape, vocabulary: Vocabulary) -> None:
-    """Write the files of Hugging Face, and let mlx-lm in the engine's environment convert them."""
+def write_mlx(directory: Path, shape: Shape, vocabulary: Vocabulary, group_size: int) -> None:
+    """Write the files of Hugging Face, and let mlx-lm in the engine's environment convert them. Group size 0: not
+    quantised."""
     python = ensure("mlx", ENGINES).python
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         source, target = Path(scratch) / "source", Path(scratch) / "target"
         source.mkdir()
         _write_hugging_face(source, shape, vocabulary)
         done = subprocess.run(
-            [python, "-c", CONVERT, source, target, str(GROUP_SIZE)],
+            [python, "-c", CONVERT, source, target, str(group_size)],
             env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
             capture_output=True,
             text=True,

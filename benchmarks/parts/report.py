@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +16,26 @@ from pathlib import Path
 
 from parts.cores import Cores, divide
 from parts.figures import conditions, median, row
-from parts.models import CACHE, SMALL, TINY, Shape
+from parts.models import CACHE, SMALL, TINY, Model, Shape, model_for
 
 NAMES = ("llama_cpp", "mlx")
 Round = Mapping[str, float]
 """Figures of one side in one round, by name; times in seconds."""
 Show = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a request is, and how many a round has at least, so that percentiles and CPU time say something."""
+
+    prompt_tokens: int
+    tokens: int
+    answers_min: int
+
+
+WORK = {"llama_cpp": Work(64, 128, 16), "mlx": Work(32, 32, 4)}
+"""On a CPU mlx needs some 66 ms for a token of the small model in 4 bits, prompt or answer, llama.cpp 3."""
+QUICK_WORK = Work(32, 16, 1)
 
 
 @dataclass(frozen=True)
@@ -30,11 +46,18 @@ class Options:
     rounds: int
     quick: bool
     temperature: float
+    float32: bool
     json: Path | None
 
     @property
     def shape(self) -> Shape:
         return TINY if self.quick else SMALL
+
+    def work(self, engine: str) -> Work:
+        return QUICK_WORK if self.quick else WORK[engine]
+
+    def model(self, engine: str) -> Model:
+        return model_for(engine, self.shape, float32=self.float32)
 
 
 def options(about: str, *, rounds: int = 5, quick_rounds: int = 1) -> Options:
@@ -47,14 +70,18 @@ def options(about: str, *, rounds: int = 5, quick_rounds: int = 1) -> Options:
     parser.add_argument("--quick", action="store_true", help="see whether it works: a tiny model, no honest figures")
     parser.add_argument("--json", type=Path, help="where to write every round's figures (default: below the cache)")
     parser.add_argument("--temperature", type=float, default=0.0, help="of all requests (default: 0, greedy)")
+    about_float32 = "mlx: weights that are not quantised, for which OpenBLAS makes batches faster"
+    parser.add_argument("--float32", action="store_true", help=about_float32)
     given = parser.parse_args()
     count = given.rounds or (quick_rounds if given.quick else rounds)
-    return Options(given.engine or NAMES, count, given.quick, given.temperature, given.json)
+    return Options(given.engine or NAMES, count, given.quick, given.temperature, given.float32, given.json)
 
 
 @contextmanager
 def scratch(title: str, asked: Options) -> Iterator[tuple[Path, Cores]]:
     """A directory for everything of one run, and the cores; says before and after what it ran on."""
+    # Runners outlive whoever started them: an end from outside has to pass through the contexts too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cores = divide()
     facts = [conditions(), str(cores)]
     if asked.rounds > 1:

@@ -38,7 +38,7 @@ OPENBLAS = (
 """Where Debian's libopenblas0-pthread puts it. `SKULK_OPENBLAS` names another file."""
 PEERS = {"llama_cpp": "llama-server", "mlx": "mlx_lm.server"}
 NAME = "bench"
-WARM_TOKENS = 64
+WARM_TOKENS = 16
 IDLE_SECONDS = 5.0
 END_SECONDS = 10.0
 
@@ -203,7 +203,7 @@ def warm(server: Server, slots: int) -> None:
 
     async def work() -> None:
         for streams in (1, slots):
-            bodies = [server.body(prompt(WARM_TOKENS, f"warm {streams} {number}"), 8) for number in range(streams)]
+            bodies = [server.body(prompt(WARM_TOKENS, f"warm {streams} {number}"), 4) for number in range(streams)]
             for answer in await asyncio.gather(*(ask(server.port, body) for body in bodies)):
                 assert answer.events
 
