@@ -122,8 +122,11 @@ def joining(sides: Sequence[Server], engine: str, asked: Options) -> dict[str, l
     found = rounds_of(sides, asked, one)
     (name, mine), (other, theirs) = ((side, medians(rounds)) for side, rounds in found.items())
     print(row(f"{mine['prompt tokens']:.0f} tokens join {RUNNING} streams", name, other, "ratio"))
+    # Where all have ended, nobody could see a pause.
+    fair = min(mine["still running"], theirs["still running"]) >= RUNNING
     for what in ("longest pause, joining", "longest pause, before", "joiner's first token"):
-        goal = judged("at most 1", mine[what] <= theirs[what]) if what == "longest pause, joining" else ""
+        judge = fair and what == "longest pause, joining"
+        goal = judged("at most 1", mine[what] <= theirs[what]) if judge else ""
         compare(what, mine[what], theirs[what], ms, goal)
     for side, values in ((name, mine), (other, theirs)):
         if values["still running"] < RUNNING:
