@@ -20,12 +20,15 @@ from skulk.core.domain.requests import Finish, TokenLogprob
 from skulk.core.errors import REQ_INVALID, RequestError
 from skulk.engines.constraint import Constraint, GrammarBroke, Grammars
 from skulk.engines.engine import Emission, Job
-from skulk.engines.prefixes import Prefixes, common_length
+from skulk.engines.prefixes import Kept, Prefixes, common_length
 from skulk.engines.sampling import adjusted, is_adjusted, logprobs_of, masked, sample
 from skulk.engines.schedule import Unread, prompt_shares
 
 SHARED_TOKENS_MIN = 32
 """A shorter beginning in common is not worth waiting for: reading it takes less than a step."""
+
+TAIL_TOKENS_MAX = 8
+"""So little of a kept sequence is not worth a copy of all that comes before."""
 
 H = TypeVar("H")
 
@@ -58,9 +61,15 @@ class Decoder(Protocol[H]):
     """A model and the KV caches of its sequences. A handle is one cache, from `open` or `fork` to `close`."""
 
     entries_max: int
-    """How many sequences beyond the slots may stay in the cache; 0 where a part of a sequence cannot be reused."""
-    room_tokens: int
-    """For all sequences together."""
+    """How many finished sequences may stay in the cache; 0 where a part of a sequence cannot be reused."""
+
+    def has_room(self, tokens: int) -> bool:
+        """Is there memory for so many tokens beyond what open sequences hold?"""
+        ...
+
+    def can_open(self) -> bool:
+        """May another sequence be opened beside those that are?"""
+        ...
 
     def open(self) -> H: ...
 
@@ -68,11 +77,11 @@ class Decoder(Protocol[H]):
         """A new sequence with the first `length` tokens of another one, whose cache stays as it is."""
         ...
 
-    def close(self, handle: H) -> None: ...
-
-    def held_tokens(self) -> int:
-        """How much of the room is taken."""
+    def trim(self, handle: H, length: int) -> None:
+        """Leave the first `length` tokens of a sequence."""
         ...
+
+    def close(self, handle: H) -> None: ...
 
     def run(self, chunks: Sequence[Chunk[H]]) -> list[Any]:
         """Put all chunks into their caches; per chunk what it wants, valid until the next call, or the exception that
@@ -147,18 +156,16 @@ class Batch(Generic[H]):
         constraint = None
         if job.grammar:
             constraint = self._grammars.start(job.grammar, job.reasoning)
-        kept, shared = self._prefixes.find(job.prompt)
-        # The last token of the prompt is always computed: its logits are the first answer.
-        shared = min(shared, len(job.prompt) - 1)
+        kept, shared = self._kept_of(job.prompt)
         ahead, common = self._ahead(job.prompt)
         if ahead is not None and common >= shared + SHARED_TOKENS_MIN:
-            sequence = _Sequence(job, self._decoder.open(), constraint, awaits=ahead, awaits_tokens=common)
+            sequence = _Sequence(job, self._open(), constraint, awaits=ahead, awaits_tokens=common)
             self._running[job.request] = sequence
             self._follow(sequence)
             return common
-        handle = self._decoder.open() if kept is None or shared < 1 else self._decoder.fork(kept.handle, shared)
-        self._running[job.request] = _Sequence(job, handle, constraint, read=shared if kept is not None else 0)
-        return shared if kept is not None else 0
+        handle = self._open() if kept is None else self._reuse(kept, shared)
+        self._running[job.request] = _Sequence(job, handle, constraint, read=shared)
+        return shared
 
     def step(self) -> tuple[Emission, ...]:
         """As `Engine.step`."""
@@ -185,41 +192,77 @@ class Batch(Generic[H]):
 
     def forget(self) -> None:
         """Drop everything that is kept beyond its request."""
-        while (handle := self._prefixes.oldest()) is not None:
-            self._decoder.close(handle)
+        while self._drop_oldest():
+            pass
 
     # --- prefixes -------------------------------------------------------------------------------------------
 
-    def _ahead(self, prompt: tuple[int, ...]) -> tuple[RequestId | None, int]:
-        """The running sequence that has read, or will read, most of what `prompt` begins with."""
+    def _kept_of(self, prompt: tuple[int, ...]) -> tuple[Kept[H] | None, int]:
+        """The kept sequence that shares most with a prompt, and how much; (None, 0) when none does."""
+        kept, shared = self._prefixes.find(prompt)
+        # The last token of the prompt is always computed: its logits are the first answer.
+        shared = min(shared, len(prompt) - 1)
+        return (kept, shared) if kept is not None and shared > 0 else (None, 0)
+
+    def _reuse(self, kept: Kept[H], shared: int) -> H:
+        """A cache with the first `shared` tokens: a copy, in the place of what was used least recently if need be, or
+        the kept one itself where nothing is lost or there is no other place."""
+        if len(kept.ids) - shared > TAIL_TOKENS_MAX:
+            # Just found, so it is the last that would be dropped.
+            while not self._decoder.can_open() and len(self._prefixes) > 1:
+                self._drop_oldest()
+            if self._decoder.can_open():
+                return self._decoder.fork(kept.handle, shared)
+        self._prefixes.take(kept)
+        self._decoder.trim(kept.handle, shared)
+        return kept.handle
+
+    def _open(self) -> H:
+        while not self._decoder.can_open():
+            self._drop_oldest()
+        return self._decoder.open()
+
+    def _drop_oldest(self) -> bool:
+        handle = self._prefixes.oldest()
+        if handle is None:
+            return False
+        self._decoder.close(handle)
+        return True
+
+    def _ahead(self, prompt: tuple[int, ...], before: RequestId | None = None) -> tuple[RequestId | None, int]:
+        """The running sequence that has read, or will read, most of what `prompt` begins with. Of those that came
+        before the request `before`: so nobody waits for somebody who waits for him."""
         best, length = None, 0
         if self._decoder.entries_max == 0:
             return best, length
         for request, other in self._running.items():
+            if request == before:
+                break
             common = min(common_length(other.job.prompt, prompt), len(prompt) - 1)
             if common > length:
                 best, length = request, common
         return best, length
 
     def _follow(self, sequence: _Sequence[H]) -> None:
-        """Take over from the sequence ahead as soon as it is there; go on alone when it left early."""
-        if sequence.awaits is None:
-            return
-        ahead = self._running.get(sequence.awaits)
-        if ahead is not None and ahead.read < sequence.awaits_tokens:
-            return
-        sequence.awaits = None
-        if ahead is not None:
-            source, shared = ahead.handle, sequence.awaits_tokens
-        else:
-            kept, shared = self._prefixes.find(sequence.job.prompt)
-            if kept is None:
+        """Take over from the sequence ahead as soon as it is there; when it left early, from what else there is."""
+        while sequence.awaits is not None:
+            ahead = self._running.get(sequence.awaits)
+            if ahead is not None:
+                if ahead.read >= sequence.awaits_tokens:
+                    self._decoder.close(sequence.handle)
+                    sequence.handle = self._decoder.fork(ahead.handle, sequence.awaits_tokens)
+                    sequence.read, sequence.awaits = sequence.awaits_tokens, None
                 return
-            source, shared = kept.handle, min(shared, len(sequence.job.prompt) - 1)
-        if shared > 0:
-            self._decoder.close(sequence.handle)
-            sequence.handle = self._decoder.fork(source, shared)
-            sequence.read = shared
+            prompt = sequence.job.prompt
+            kept, shared = self._kept_of(prompt)
+            sequence.awaits, common = self._ahead(prompt, before=sequence.job.request)
+            if sequence.awaits is not None and common >= shared + SHARED_TOKENS_MIN:
+                sequence.awaits_tokens = common
+                continue
+            sequence.awaits = None
+            if kept is not None:
+                self._decoder.close(sequence.handle)
+                sequence.handle, sequence.read = self._reuse(kept, shared), shared
 
     def _leave(self, request: RequestId, *, reusable: bool) -> None:
         sequence = self._running.pop(request)
@@ -229,11 +272,8 @@ class Batch(Generic[H]):
             self._decoder.close(handle)
 
     def _make_room(self, tokens: int) -> None:
-        while self._decoder.held_tokens() + tokens > self._decoder.room_tokens:
-            handle = self._prefixes.oldest()
-            if handle is None:
-                return
-            self._decoder.close(handle)
+        while not self._decoder.has_room(tokens) and self._drop_oldest():
+            pass
 
     # --- one step -------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ def common_length(a: Ids, b: Ids) -> int:
     return low
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Kept(Generic[H]):
     """A finished sequence whose cache is still there."""
 
@@ -71,6 +71,10 @@ class Prefixes(Generic[H]):
         while len(self._kept) > self._entries_max:
             handles.append(self._kept.pop(0).handle)
         return handles
+
+    def take(self, kept: Kept[H]) -> None:
+        """Stop keeping this one: whoever takes it goes on with its handle."""
+        self._kept.remove(kept)
 
     def oldest(self) -> H | None:
         """Stop keeping the least recently used one; None when none is kept."""

@@ -32,8 +32,9 @@ class ToyCache:
 class ToyDecoder:
     """Keeps the ids themselves as its cache; logits are a hash of them."""
 
-    def __init__(self, entries_max=4, room_tokens=10_000):
+    def __init__(self, entries_max=4, room_tokens=10_000, places=100):
         self.entries_max = entries_max
+        self.places = places
         self.room_tokens = room_tokens
         self.caches: list[ToyCache] = []
         self.computed = 0
@@ -41,7 +42,19 @@ class ToyDecoder:
         self.poison: set[int] = set()
         """A chunk with one of these ids fails."""
 
+    def can_open(self):
+        return len(self.caches) < self.places
+
+    def has_room(self, tokens):
+        return self.held_tokens() + tokens <= self.room_tokens
+
+    def trim(self, handle, length):
+        assert handle.open
+        assert len(handle.ids) >= length
+        del handle.ids[length:]
+
     def open(self):
+        assert self.can_open()
         self.caches.append(ToyCache())
         return self.caches[-1]
 
@@ -124,10 +137,10 @@ prompts = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=80), min_siz
 
 
 @settings(max_examples=60)
-@given(prompts, st.lists(st.integers(0, 4), min_size=8, max_size=8), st.integers(1, 40))
-def test_company_changes_no_answer(texts, pauses, chunk_tokens):
-    """Requests of equal and different beginnings join at any step."""
-    decoder = ToyDecoder()
+@given(prompts, st.lists(st.integers(0, 4), min_size=8, max_size=8), st.integers(1, 40), st.integers(8, 12))
+def test_company_changes_no_answer(texts, pauses, chunk_tokens, places):
+    """Requests of equal and different beginnings join at any step; there may be no place beyond theirs."""
+    decoder = ToyDecoder(places=places)
     running, answers = batch(decoder, chunk_tokens), {}
     jobs = [job(f"r{i}", text) for i, text in enumerate(texts)]
     for one, pause in zip(jobs, pauses, strict=False):
@@ -270,3 +283,15 @@ def test_a_bias_on_a_token_that_is_none_is_the_clients_error():
         running.start(job("a", [1], logit_bias=((VOCABULARY, 1.0),)))
     assert (caught.value.status, caught.value.param) == (400, "logit_bias")
     assert decoder.caches == []
+
+
+def test_where_places_are_few_a_kept_beginning_is_taken_over():
+    decoder = ToyDecoder(places=1)
+    running = batch(decoder)
+    running.start(job("a", [*[1] * 40, *[2] * 40]))
+    finish(running)
+    assert running.start(other := job("b", [*[1] * 40, *[3] * 40])) == 40
+    assert finish(running) == {"b": expected(other)}
+    assert running.start(new := job("c", [5] * 10)) == 0, "its place is taken by another beginning"
+    assert finish(running) == {"c": expected(new)}
+    assert len(decoder.caches) == 1

@@ -1,7 +1,8 @@
 """A llama.cpp context with the KV caches of many sequences: one batch per step, whatever its sequences do.
 
-All sequences share one pool of cells (`kv_unified`), so that a beginning in common is in memory once and copying it
-costs nothing. Called by one thread only.
+Every sequence has cells of its own, as many as the context: in a pool for all, each token would be compared with the
+cells of everybody (a GPU computes them all, a processor looks at each). A finished sequence stays in its place until
+another one needs it. Called by one thread only.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from skulk.engines.batching import Chunk, NoRoom, Wanted
 from skulk.engines.llama_cpp.loading import LibraryLog, threads
 from skulk.engines.sampling import most_probable
 
-ENTRIES_MAX = 16
-"""Kept conversations beyond those that run: their cells are taken back as soon as somebody needs them."""
 SEQUENCES_MAX = 256
 """`LLAMA_MAX_SEQ`."""
 FLASH_ATTENTION_WHERE_SUPPORTED = -1
@@ -29,16 +28,11 @@ _NO_ROOM, _NO_MEMORY = 1, -2
 """What `llama_decode` answers when the KV cache has no place for the tokens, and when an allocation failed."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Cache:
-    """One sequence of the context: its id, and how far it has got."""
+    """One sequence of the context."""
 
     id: int
-    length: int = 0
-    source: Cache | None = None
-    """What it was forked from, while that is open."""
-    shared: int = 0
-    """Of the length: cells that the source counts already."""
 
 
 class LlamaDecoder:
@@ -65,14 +59,13 @@ class LlamaDecoder:
             or library.llama_model_is_hybrid(model)
         )
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
-        self.entries_max = min(ENTRIES_MAX, SEQUENCES_MAX - slots) if whole else 0
-        self.room_tokens = context_tokens * slots
+        self.entries_max = slots if whole else 0
         self._batch_tokens = chunk_tokens + slots
         settings = library.llama_context_default_params()
-        settings.n_ctx = self.room_tokens
+        settings.n_ctx = context_tokens * slots
         settings.n_batch = settings.n_ubatch = self._batch_tokens
-        settings.n_seq_max = slots + self.entries_max
-        settings.kv_unified = True
+        settings.n_seq_max = slots
+        settings.kv_unified = False
         # Logits are wanted of one token per sequence; by default there would be room for those of a whole batch. The
         # library insists on one for each sequence that it may hold.
         settings.n_outputs_max = settings.n_seq_max
@@ -83,7 +76,7 @@ class LlamaDecoder:
         self._context = library.llama_init_from_model(model, settings)
         if not self._context:
             reason = messages.complaints() or "it gave no reason"
-            raise MemoryError(f"llama.cpp cannot make a context of {self.room_tokens} tokens: {reason}")
+            raise MemoryError(f"llama.cpp cannot make a context of {settings.n_ctx} tokens: {reason}")
         self._memory = library.llama_get_memory(self._context)
         self._batch = library.llama_batch_init(self._batch_tokens, 0, 1)
         self._tokens = np.ctypeslib.as_array(self._batch.token, (self._batch_tokens,))
@@ -95,32 +88,33 @@ class LlamaDecoder:
         for i in range(self._batch_tokens):
             place = ctypes.c_void_p(self._owners.ctypes.data + i * self._owners.itemsize)
             self._batch.seq_id[i] = ctypes.cast(place, ctypes.POINTER(library.llama_seq_id))
-        self._free = list(range(slots + self.entries_max - 1, -1, -1))
-        self._open: dict[int, Cache] = {}
+        self._free = set(range(slots))
+
+    def has_room(self, tokens: int) -> bool:
+        return True
+
+    def can_open(self) -> bool:
+        return bool(self._free)
 
     def open(self) -> Cache:
-        cache = Cache(self._free.pop())
-        self._open[cache.id] = cache
-        return cache
+        # The lowest: sequences side by side are computed together.
+        place = min(self._free)
+        self._free.remove(place)
+        return Cache(place)
 
     def fork(self, source: Cache, length: int) -> Cache:
         cache = self.open()
-        cache.length = cache.shared = length
-        cache.source = source
-        self._library.llama_memory_seq_cp(self._memory, source.id, cache.id, 0, length)
+        # Between places only whole sequences are copied.
+        self._library.llama_memory_seq_cp(self._memory, source.id, cache.id, -1, -1)
+        self.trim(cache, length)
         return cache
+
+    def trim(self, handle: Cache, length: int) -> None:
+        self._library.llama_memory_seq_rm(self._memory, handle.id, length, -1)
 
     def close(self, handle: Cache) -> None:
         self._library.llama_memory_seq_rm(self._memory, handle.id, -1, -1)
-        del self._open[handle.id]
-        for heir in self._open.values():
-            if heir.source is handle:
-                # Somebody has to count the cells that are still there; between several heirs they count more than once.
-                heir.source, heir.shared = None, 0
-        self._free.append(handle.id)
-
-    def held_tokens(self) -> int:
-        return sum(cache.length - cache.shared for cache in self._open.values())
+        self._free.add(handle.id)
 
     def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
         rows = self._fill(chunks)
@@ -130,11 +124,9 @@ class LlamaDecoder:
             for chunk in chunks:
                 self._library.llama_memory_seq_rm(self._memory, chunk.handle.id, chunk.start, -1)
             if answer == _NO_ROOM:
-                raise NoRoom(f"the KV cache of {self.room_tokens} tokens has no room for {self._batch.n_tokens} more")
+                raise NoRoom(f"the KV cache has no room for {self._batch.n_tokens} tokens more")
             reason = f"llama_decode failed with {answer}: {self._messages.complaints() or 'no reason given'}"
             raise MemoryError(reason) if answer == _NO_MEMORY else RuntimeError(reason)
-        for chunk in chunks:
-            chunk.handle.length = chunk.start + len(chunk.tokens)
         return [self._read(chunk, row) for chunk, row in zip(chunks, rows, strict=True)]
 
     def _fill(self, chunks: Sequence[Chunk[Cache]]) -> list[int]:

@@ -38,7 +38,7 @@ class MlxDecoder:
         self._mx = importlib.import_module("mlx.core")
         self._caches = importlib.import_module("mlx_lm.models.cache")
         self._model = model
-        self.room_tokens = context_tokens * slots
+        self._room_tokens = context_tokens * slots
         layers = self._caches.make_prompt_cache(model)
         plain = all(type(layer) is self._caches.KVCache for layer in layers)
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
@@ -72,9 +72,20 @@ class MlxDecoder:
         if handle in self._rows:
             self._take_out([handle])
 
-    def held_tokens(self) -> int:
+    def trim(self, handle: Cache, length: int) -> None:
+        if handle.layers is None:
+            self._take_out([handle])
+        for layer in handle.layers or ():
+            layer.trim(handle.length - length)
+        handle.length = length
+
+    def has_room(self, tokens: int) -> bool:
         padded = max((cache.length for cache in self._rows), default=0) * len(self._rows)
-        return padded + sum(cache.length for cache in self._open if cache.layers is not None)
+        held = padded + sum(cache.length for cache in self._open if cache.layers is not None)
+        return held + tokens <= self._room_tokens
+
+    def can_open(self) -> bool:
+        return True
 
     def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
         outcomes: list[Any] = [None] * len(chunks)
