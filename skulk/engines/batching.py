@@ -67,14 +67,17 @@ class Decoder(Protocol[H]):
         """Is there memory for so many tokens beyond what open sequences hold?"""
         ...
 
-    def can_open(self) -> bool:
-        """May another sequence be opened beside those that are?"""
+    def open(self, idle: Sequence[H]) -> tuple[H, H | None] | None:
+        """A new sequence. `idle` are open ones that do not run, least recently used first; when the new one takes the
+        place of one of them, that one is closed and is the second value. None when there is no place."""
         ...
 
-    def open(self) -> H: ...
+    def copy(self, source: H, target: H, length: int) -> None:
+        """Give an empty sequence the first `length` tokens of another one, whose cache stays as it is."""
+        ...
 
-    def fork(self, source: H, length: int) -> H:
-        """A new sequence with the first `length` tokens of another one, whose cache stays as it is."""
+    def fits(self, handle: H, idle: Sequence[H]) -> bool:
+        """Is an idle sequence well placed to run, so that copying it elsewhere would gain nothing?"""
         ...
 
     def trim(self, handle: H, length: int) -> None:
@@ -205,22 +208,31 @@ class Batch(Generic[H]):
         return (kept, shared) if kept is not None and shared > 0 else (None, 0)
 
     def _reuse(self, kept: Kept[H], shared: int) -> H:
-        """A cache with the first `shared` tokens: a copy, in the place of what was used least recently if need be, or
-        the kept one itself where nothing is lost or there is no other place."""
-        if len(kept.ids) - shared > TAIL_TOKENS_MAX:
-            # Just found, so it is the last that would be dropped.
-            while not self._decoder.can_open() and len(self._prefixes) > 1:
-                self._drop_oldest()
-            if self._decoder.can_open():
-                return self._decoder.fork(kept.handle, shared)
-        self._prefixes.take(kept)
+        """A cache with the first `shared` tokens of a kept one: a copy, or the kept one itself where that loses nothing
+        or there is no other place."""
+        idle = self._prefixes.handles()
+        if len(kept.ids) - shared > TAIL_TOKENS_MAX or not self._decoder.fits(kept.handle, idle):
+            opened = self._opened([handle for handle in idle if handle is not kept.handle])
+            if opened is not None:
+                self._decoder.copy(kept.handle, opened, shared)
+                return opened
+        self._prefixes.take(kept.handle)
         self._decoder.trim(kept.handle, shared)
         return kept.handle
 
     def _open(self) -> H:
-        while not self._decoder.can_open():
-            self._drop_oldest()
-        return self._decoder.open()
+        opened = self._opened(self._prefixes.handles())
+        assert opened is not None, "more sequences run than there are slots"
+        return opened
+
+    def _opened(self, idle: Sequence[H]) -> H | None:
+        found = self._decoder.open(idle)
+        if found is None:
+            return None
+        handle, given_up = found
+        if given_up is not None:
+            self._prefixes.take(given_up)
+        return handle
 
     def _drop_oldest(self) -> bool:
         handle = self._prefixes.oldest()
@@ -249,8 +261,7 @@ class Batch(Generic[H]):
             ahead = self._running.get(sequence.awaits)
             if ahead is not None:
                 if ahead.read >= sequence.awaits_tokens:
-                    self._decoder.close(sequence.handle)
-                    sequence.handle = self._decoder.fork(ahead.handle, sequence.awaits_tokens)
+                    self._decoder.copy(ahead.handle, sequence.handle, sequence.awaits_tokens)
                     sequence.read, sequence.awaits = sequence.awaits_tokens, None
                 return
             prompt = sequence.job.prompt

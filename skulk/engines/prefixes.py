@@ -72,9 +72,13 @@ class Prefixes(Generic[H]):
             handles.append(self._kept.pop(0).handle)
         return handles
 
-    def take(self, kept: Kept[H]) -> None:
+    def handles(self) -> list[H]:
+        """Of all that is kept, least recently used first."""
+        return [kept.handle for kept in self._kept]
+
+    def take(self, handle: H) -> None:
         """Stop keeping this one: whoever takes it goes on with its handle."""
-        self._kept.remove(kept)
+        self._kept = [kept for kept in self._kept if kept.handle is not handle]
 
     def oldest(self) -> H | None:
         """Stop keeping the least recently used one; None when none is kept."""

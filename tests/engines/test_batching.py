@@ -32,7 +32,8 @@ class ToyCache:
 class ToyDecoder:
     """Keeps the ids themselves as its cache; logits are a hash of them."""
 
-    def __init__(self, entries_max=4, room_tokens=10_000, places=100):
+    def __init__(self, entries_max=4, room_tokens=10_000, places=100, well_placed=True):
+        self.well_placed = well_placed
         self.entries_max = entries_max
         self.places = places
         self.room_tokens = room_tokens
@@ -42,9 +43,6 @@ class ToyDecoder:
         self.poison: set[int] = set()
         """A chunk with one of these ids fails."""
 
-    def can_open(self):
-        return len(self.caches) < self.places
-
     def has_room(self, tokens):
         return self.held_tokens() + tokens <= self.room_tokens
 
@@ -53,17 +51,25 @@ class ToyDecoder:
         assert len(handle.ids) >= length
         del handle.ids[length:]
 
-    def open(self):
-        assert self.can_open()
+    def open(self, idle):
+        given_up = None
+        if len(self.caches) >= self.places:
+            if not idle:
+                return None
+            given_up = idle[0]
+            self.close(given_up)
         self.caches.append(ToyCache())
-        return self.caches[-1]
+        return self.caches[-1], given_up
 
-    def fork(self, source, length):
+    def fits(self, handle, idle):
+        return handle in idle and self.well_placed
+
+    def copy(self, source, target, length):
         assert source.open
-        cache = self.open()
-        cache.ids = source.ids[:length]
-        assert len(cache.ids) == length
-        return cache
+        assert target.open
+        assert target.ids == []
+        target.ids = source.ids[:length]
+        assert len(target.ids) == length
 
     def close(self, handle):
         assert handle.open, "closed twice"
@@ -137,10 +143,12 @@ prompts = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=80), min_siz
 
 
 @settings(max_examples=60)
-@given(prompts, st.lists(st.integers(0, 4), min_size=8, max_size=8), st.integers(1, 40), st.integers(8, 12))
-def test_company_changes_no_answer(texts, pauses, chunk_tokens, places):
+@given(
+    prompts, st.lists(st.integers(0, 4), min_size=8, max_size=8), st.integers(1, 40), st.integers(8, 12), st.booleans()
+)
+def test_company_changes_no_answer(texts, pauses, chunk_tokens, places, well_placed):
     """Requests of equal and different beginnings join at any step; there may be no place beyond theirs."""
-    decoder = ToyDecoder(places=places)
+    decoder = ToyDecoder(places=places, well_placed=well_placed)
     running, answers = batch(decoder, chunk_tokens), {}
     jobs = [job(f"r{i}", text) for i, text in enumerate(texts)]
     for one, pause in zip(jobs, pauses, strict=False):

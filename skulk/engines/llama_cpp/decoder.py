@@ -8,7 +8,7 @@ another one needs it. Called by one thread only.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from skulk.engines.batching import Chunk, NoRoom, Wanted
 from skulk.engines.llama_cpp.loading import LibraryLog, threads
 from skulk.engines.sampling import most_probable
 
+COPY_BYTES_MAX = 256 * 2**20
+"""A copy of all cells of a sequence, used or not, that takes less than reading a few hundred tokens."""
 SEQUENCES_MAX = 256
 """`LLAMA_MAX_SEQ`."""
 FLASH_ATTENTION_WHERE_SUPPORTED = -1
@@ -73,7 +75,9 @@ class LlamaDecoder:
         settings.flash_attn_type = FLASH_ATTENTION_WHERE_SUPPORTED
         settings.type_k = settings.type_v = CACHE_TYPES[cache_type]
         settings.no_perf = True
+        before = messages.buffer_bytes
         self._context = library.llama_init_from_model(model, settings)
+        self._sequence_bytes = (messages.buffer_bytes - before) // slots
         if not self._context:
             reason = messages.complaints() or "it gave no reason"
             raise MemoryError(f"llama.cpp cannot make a context of {settings.n_ctx} tokens: {reason}")
@@ -88,26 +92,38 @@ class LlamaDecoder:
         for i in range(self._batch_tokens):
             place = ctypes.c_void_p(self._owners.ctypes.data + i * self._owners.itemsize)
             self._batch.seq_id[i] = ctypes.cast(place, ctypes.POINTER(library.llama_seq_id))
+        self._slots = slots
         self._free = set(range(slots))
 
     def has_room(self, tokens: int) -> bool:
         return True
 
-    def can_open(self) -> bool:
-        return bool(self._free)
-
-    def open(self) -> Cache:
-        # The lowest: sequences side by side are computed together.
-        place = min(self._free)
+    def open(self, idle: Sequence[Cache]) -> tuple[Cache, Cache | None] | None:
+        ranks = {cache.id: rank for rank, cache in enumerate(idle)}
+        places = [*self._free, *ranks]
+        if not places:
+            return None
+        # The library computes sequences in one go that lie side by side.
+        place = min(places, key=lambda p: (-self._neighbours(p, ranks), ranks.get(p, -1), p))
+        given_up = idle[ranks[place]] if place in ranks else None
+        if given_up is not None:
+            self.close(given_up)
         self._free.remove(place)
-        return Cache(place)
+        return Cache(place), given_up
 
-    def fork(self, source: Cache, length: int) -> Cache:
-        cache = self.open()
+    def fits(self, handle: Cache, idle: Sequence[Cache]) -> bool:
+        ranks = {cache.id: rank for rank, cache in enumerate(idle)}
+        nobody = len(self._free) + len(ranks) == self._slots
+        return nobody or self._neighbours(handle.id, ranks) > 0 or self._sequence_bytes > COPY_BYTES_MAX
+
+    def _neighbours(self, place: int, idle: Mapping[int, int]) -> int:
+        """How many of the places beside this one are of sequences that run."""
+        return sum(0 <= p < self._slots and p not in self._free and p not in idle for p in (place - 1, place + 1))
+
+    def copy(self, source: Cache, target: Cache, length: int) -> None:
         # Between places only whole sequences are copied.
-        self._library.llama_memory_seq_cp(self._memory, source.id, cache.id, -1, -1)
-        self.trim(cache, length)
-        return cache
+        self._library.llama_memory_seq_cp(self._memory, source.id, target.id, -1, -1)
+        self.trim(target, length)
 
     def trim(self, handle: Cache, length: int) -> None:
         self._library.llama_memory_seq_rm(self._memory, handle.id, length, -1)

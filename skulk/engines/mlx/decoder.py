@@ -51,20 +51,24 @@ class MlxDecoder:
         """A batch cache per layer, its rows those of `_rows`."""
         self._steps = 0
 
-    def open(self) -> Cache:
-        return self._opened(self._caches.make_prompt_cache(self._model), 0)
+    def open(self, idle: Sequence[Cache]) -> tuple[Cache, Cache | None] | None:
+        cache = Cache(self._caches.make_prompt_cache(self._model))
+        self._open.add(cache)
+        return cache, None
 
-    def fork(self, source: Cache, length: int) -> Cache:
+    def fits(self, handle: Cache, idle: Sequence[Cache]) -> bool:
+        return True
+
+    def copy(self, source: Cache, target: Cache, length: int) -> None:
         if source.layers is None:
-            layers = self._row(source)
+            target.layers = self._row(source)
         else:
-            layers = [copy.copy(layer) for layer in source.layers]
-            for layer in layers:
+            target.layers = [copy.copy(layer) for layer in source.layers]
+            for layer in target.layers:
                 # Arrays of their own: writing into an array shows in everything that holds the same object.
                 layer.keys, layer.values = layer.keys[...], layer.values[...]
-        for layer in layers:
-            layer.trim(source.length - length)
-        return self._opened(layers, length)
+        target.length = source.length
+        self.trim(target, length)
 
     def close(self, handle: Cache) -> None:
         self._open.discard(handle)
@@ -83,9 +87,6 @@ class MlxDecoder:
         padded = max((cache.length for cache in self._rows), default=0) * len(self._rows)
         held = padded + sum(cache.length for cache in self._open if cache.layers is not None)
         return held + tokens <= self._room_tokens
-
-    def can_open(self) -> bool:
-        return True
 
     def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
         outcomes: list[Any] = [None] * len(chunks)
@@ -195,11 +196,6 @@ class MlxDecoder:
         layers = [batch.extract(self._rows.index(handle)) for batch in self._batch]
         self._mx.eval([layer.state for layer in layers])
         return layers
-
-    def _opened(self, layers: list[Any], length: int) -> Cache:
-        cache = Cache(layers, length)
-        self._open.add(cache)
-        return cache
 
 
 def _memory_or(error: Exception) -> Exception:
