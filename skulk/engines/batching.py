@@ -25,7 +25,7 @@ from skulk.engines.sampling import adjusted, is_adjusted, logprobs_of, masked, s
 from skulk.engines.schedule import Unread, prompt_shares
 
 SHARED_TOKENS_MIN = 32
-"""A shorter beginning in common is not worth waiting for: reading it takes less than a step."""
+"""A shorter beginning in common (templates begin alike) is not worth a copy or a wait: reading it takes less."""
 
 TAIL_TOKENS_MAX = 8
 """So little of a kept sequence is not worth a copy of all that comes before."""
@@ -205,7 +205,7 @@ class Batch(Generic[H]):
         kept, shared = self._prefixes.find(prompt)
         # The last token of the prompt is always computed: its logits are the first answer.
         shared = min(shared, len(prompt) - 1)
-        return (kept, shared) if kept is not None and shared > 0 else (None, 0)
+        return (kept, shared) if kept is not None and shared >= SHARED_TOKENS_MIN else (None, 0)
 
     def _reuse(self, kept: Kept[H], shared: int) -> H:
         """A cache with the first `shared` tokens of a kept one: a copy, or the kept one itself where that loses nothing

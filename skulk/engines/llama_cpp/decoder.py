@@ -133,7 +133,9 @@ class LlamaDecoder:
         self._free.add(handle.id)
 
     def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
-        rows = self._fill(chunks)
+        # Neighbours are found in the order of the batch.
+        order = sorted(range(len(chunks)), key=lambda i: chunks[i].handle.id)
+        rows = dict(zip(order, self._fill([chunks[i] for i in order]), strict=True))
         answer = self._library.llama_decode(self._context, self._batch)
         if answer != 0:
             # What was done before the failure is undone, so that the step can be tried again in another way.
@@ -143,7 +145,7 @@ class LlamaDecoder:
                 raise NoRoom(f"the KV cache has no room for {self._batch.n_tokens} tokens more")
             reason = f"llama_decode failed with {answer}: {self._messages.complaints() or 'no reason given'}"
             raise MemoryError(reason) if answer == _NO_MEMORY else RuntimeError(reason)
-        return [self._read(chunk, row) for chunk, row in zip(chunks, rows, strict=True)]
+        return [self._read(chunk, rows[i]) for i, chunk in enumerate(chunks)]
 
     def _fill(self, chunks: Sequence[Chunk[Cache]]) -> list[int]:
         """Write the batch; returns the row of each chunk's last token."""
