@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from skulk.core.errors import REQ_INVALID, RequestError
@@ -31,12 +32,10 @@ class Grammars:
         encode: Callable[[str], tuple[int, ...]],
     ) -> None:
         self._library = importlib.import_module("llguidance")
-        self._specials = {pieces[token]: token for token in specials}
-        self._wrapped = _Tokenizer(pieces, specials, eos_ids, encode)
+        self._specials = {pieces[token] for token in specials}
+        wrapper = self._library.TokenizerWrapper(_Tokenizer(pieces, specials, min(eos_ids), encode))
         # All of a model's ends are an end of the grammar too.
-        self._tokenizer = self._library.LLTokenizer(
-            self._library.TokenizerWrapper(self._wrapped), n_vocab=len(pieces), eos_token=list(eos_ids)
-        )
+        self._tokenizer = self._library.LLTokenizer(wrapper, n_vocab=len(pieces), eos_token=list(eos_ids))
 
     def start(self, grammar: str, reasoning: str) -> Constraint:
         """A sequence's own state; `reasoning` as in `Prompt`. Raises RequestError 400 with llguidance's objection."""
@@ -83,24 +82,18 @@ class Constraint:
             raise GrammarBroke(f"the grammar cannot go on: {_objection(self._matcher.get_error())}")
 
 
+@dataclass(frozen=True, slots=True)
 class _Tokenizer:
-    """What llguidance asks of a tokenizer."""
+    """What llguidance asks of a tokenizer, by its names."""
 
-    def __init__(
-        self,
-        pieces: Sequence[bytes],
-        specials: Sequence[int],
-        eos_ids: Sequence[int],
-        encode: Callable[[str], tuple[int, ...]],
-    ) -> None:
-        self.tokens = list(pieces)
-        self.special_token_ids = list(specials)
-        self.eos_token_id = min(eos_ids)
-        self.bos_token_id = None
-        self._encode = encode
+    tokens: Sequence[bytes]
+    special_token_ids: Sequence[int]
+    eos_token_id: int
+    encode: Callable[[str], tuple[int, ...]]
+    bos_token_id: int | None = None
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return list(self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text))
+        return list(self.encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text))
 
 
 def _objection(error: str) -> str:
