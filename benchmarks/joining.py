@@ -21,7 +21,7 @@ from parts.answers import Answer, Running, ask, check
 from parts.cores import Cores
 from parts.figures import ms, row
 from parts.prompts import prompt, words
-from parts.report import Options, Round, compare, in_turn, judged, keep, medians, options, scratch
+from parts.report import Options, Round, compare, each_engine, in_turn, judged, keep, medians, options
 from parts.servers import Server, Size, described, ours, peer
 
 RUNNING = 8
@@ -163,12 +163,5 @@ def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
     keep("joining", about, asked, figures)
 
 
-def main(asked: Options) -> None:
-    with scratch("joining", asked) as (base, cores):
-        for engine in asked.engines:
-            (base / engine).mkdir()
-            measure(engine, asked, base / engine, cores)
-
-
 if __name__ == "__main__":
-    main(options(__doc__ or ""))
+    each_engine("joining", options(__doc__ or ""), measure)

@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from parts.answers import burst, chat, check
+from parts.cores import Cores
 from parts.figures import row
 from parts.fleet import Node
 from parts.models import DEEP, SMALL, TINY, Model, Shape, model_for
 from parts.prompts import prompt
-from parts.report import Options, judged, keep, options, scratch
+from parts.report import Options, each_engine, judged, keep, options
 from parts.servers import NAME, described, head, launch_file, node_for, serve
 
 from skulk.core.domain import Card, CardName, CommitId
@@ -121,11 +122,11 @@ def show(found: Found) -> None:
     print(row(found.point, *cells) + f"   {goal}\n    {found.explained}", flush=True)
 
 
-def measure(engine: str, asked: Options, base: Path) -> None:
+def measure(engine: str, asked: Options, base: Path, _: Cores) -> None:
     points = QUICK_POINTS if asked.quick else POINTS
     models = {point.shape: model_for(engine, point.shape, float32=asked.float32) for point in points}
     found = []
-    with node_for(next(iter(models.values())), base) as node:
+    with node_for(next(iter(models.values())), base / "node") as node:
         print(row(f"{engine}{described(engine)}"))
         print(row("", "predicted", "loaded", "filled", "peak", "ratio"))
         for point in points:
@@ -134,11 +135,5 @@ def measure(engine: str, asked: Options, base: Path) -> None:
     keep("memory", engine + described(engine), asked, [asdict(one) for one in found])
 
 
-def main(asked: Options) -> None:
-    with scratch("memory", asked) as (base, _):
-        for engine in asked.engines:
-            measure(engine, asked, base / engine)
-
-
 if __name__ == "__main__":
-    main(options(__doc__ or "", rounds=1))
+    each_engine("memory", options(__doc__ or "", rounds=1), measure)

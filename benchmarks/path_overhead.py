@@ -27,7 +27,7 @@ from parts.cores import Cores, move
 from parts.figures import median, ms, percentile, row
 from parts.fleet import ENGINES
 from parts.prompts import prompt
-from parts.report import Options, Round, Work, in_turn, judged, keep, medians, options, scratch
+from parts.report import Options, Round, Work, each_engine, in_turn, judged, keep, medians, options
 from parts.servers import Server, Size, described, ours, preloads
 
 from skulk.adapters.engine_envs import ensure
@@ -175,12 +175,5 @@ def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
     keep("path_overhead", about, asked, figures)
 
 
-def main(asked: Options) -> None:
-    with scratch("path overhead", asked) as (base, cores):
-        for engine in asked.engines:
-            (base / engine).mkdir()
-            measure(engine, asked, base / engine, cores)
-
-
 if __name__ == "__main__":
-    main(options(__doc__ or ""))
+    each_engine("path overhead", options(__doc__ or ""), measure)

@@ -20,7 +20,7 @@ from parts.answers import Answer, burst, check
 from parts.cores import Cores
 from parts.figures import ms, percentile, row
 from parts.prompts import prompt
-from parts.report import Options, Round, Work, compare, in_turn, judged, keep, medians, options, scratch
+from parts.report import Options, Round, Work, compare, each_engine, in_turn, judged, keep, medians, options
 from parts.servers import Server, Size, described, ours, peer
 
 SLOTS = 16
@@ -119,12 +119,5 @@ def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
     keep("serving", about, asked, figures)
 
 
-def main(asked: Options) -> None:
-    with scratch("serving", asked) as (base, cores):
-        for engine in asked.engines:
-            (base / engine).mkdir()
-            measure(engine, asked, base / engine, cores)
-
-
 if __name__ == "__main__":
-    main(options(__doc__ or ""))
+    each_engine("serving", options(__doc__ or ""), measure)

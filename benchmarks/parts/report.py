@@ -9,8 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,9 +76,12 @@ def options(about: str, *, rounds: int = 5, quick_rounds: int = 1) -> Options:
     return Options(given.engine or NAMES, count, given.quick, given.temperature, given.float32, given.json)
 
 
-@contextmanager
-def scratch(title: str, asked: Options) -> Iterator[tuple[Path, Cores]]:
-    """A directory for everything of one run, and the cores; says before and after what it ran on."""
+Measure = Callable[[str, Options, Path, Cores], None]
+"""Measures one engine: its name, what is asked, a directory for everything, the cores."""
+
+
+def each_engine(title: str, asked: Options, measure: Measure) -> None:
+    """Measure all engines that are asked for, each in a directory of its own; says before and after what it ran on."""
     # Runners outlive whoever started them: an end from outside has to pass through the contexts too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cores = divide()
@@ -92,7 +94,10 @@ def scratch(title: str, asked: Options) -> Iterator[tuple[Path, Cores]]:
         facts.append("QUICK, these are no figures")
     print(f"{title}: {'; '.join(facts)}")
     with tempfile.TemporaryDirectory() as base:
-        yield Path(base), cores
+        for engine in asked.engines:
+            directory = Path(base) / engine
+            directory.mkdir()
+            measure(engine, asked, directory, cores)
     print(f"after the run: {conditions()}")
 
 
