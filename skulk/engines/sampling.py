@@ -2,7 +2,8 @@
 
 Order: penalties and biases, the mask of a grammar, temperature, top_k, top_p, min_p, then one draw by inverting the
 cumulative distribution *in vocabulary order*. Because the order of the walk never depends on the filters, a filter
-that removes nothing changes nothing.
+that removes nothing changes nothing. Weights have 32 bits, as logits have, and are added up in 64. Nothing walks a
+vocabulary of 150,000 tokens one by one, or computes all of it in 64 bits: a draw would take milliseconds.
 
     penalties   repetition: over prompt and answer, as transformers and mlx-lm do (Keskar et al. 2019,
                 arXiv:1909.05858); frequency and presence: c·frequency + (c > 0)·presence is subtracted, c how often
@@ -20,6 +21,7 @@ in the whole sequence (prompt included), so a continuation from prompt + generat
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,15 +33,19 @@ _UINT64 = 2**64 - 1
 _PERSON = b"skulk-sampling-1"
 """Separates these numbers from every other use of the same hash; the digit changes when the scheme does."""
 
-WEIGHTLESS = 746.0
-"""exp(-746) is 0 in 64 bits."""
-LOGIT_MIN = float(np.finfo(np.float32).min)
+TEMPERATURE_MIN, TEMPERATURE_MAX = 1e-30, 1e30
+"""Below, all weight is on one token; above, all tokens weigh the same. Within, 32 bits are enough."""
+BLOCK = 1024
+"""So many neighbours are added up before it is looked for one of them."""
+GROUP = 64
+"""Of so many tokens each the highest is found first: a bound below which none of the k highest can be."""
 LOGPROB_MIN = -9999.0
 """Stands for a probability of zero, whose logarithm no JSON can hold; OpenAI's API uses the same number."""
 
 # Numpy vectors of floats; Any, because the type checker's environment has no numpy.
 Logits = Any
 Weights = Any
+Indices = Any
 
 
 def uniform(seed: int, position: int) -> float:
@@ -78,26 +84,22 @@ def adjusted(logits: Logits, sampling: Sampling, prompt: Sequence[int], generate
 
 def masked(logits: Logits, allowed: bytes) -> Logits:
     """A copy with -inf for every token whose bit (little-endian within bytes) in `allowed` is 0."""
-    bits = np.unpackbits(np.frombuffer(allowed, np.uint8), bitorder="little")
-    result = np.full(logits.size, -np.inf, dtype=np.float32)
-    kept = np.flatnonzero(bits[: logits.size])
-    result[kept] = logits[kept]
-    return result
+    bits = np.unpackbits(np.frombuffer(allowed, np.uint8), count=logits.size, bitorder="little")
+    return np.where(bits.view(np.bool_), np.asarray(logits, dtype=np.float32), np.float32(-np.inf))
 
 
 def logprobs_of(logits: Logits, token: int, alternatives: int, data: Callable[[int], bytes]) -> TokenLogprob:
     """The log-probability of `token` by the model's own logits, and of the most probable ones. `data`: id → bytes."""
-    values = np.asarray(logits, dtype=np.float64)
+    values = np.asarray(logits, dtype=np.float32)
     peak = values.max()
-    total = peak + np.log(np.exp(values - peak).sum())
-    count = min(alternatives, values.size)
+    total = float(peak) + math.log(np.exp(values - peak).sum(dtype=np.float64))
     top: list[int] = []
-    if count:
-        candidates = np.argpartition(-values, count - 1)[:count]
-        top = [int(i) for i in candidates[np.lexsort((candidates, -values[candidates]))]]
+    if alternatives:
+        highest = _highest(values, min(alternatives, values.size))
+        top = [int(i) for i in highest[np.argsort(-values[highest], kind="stable")]]
 
     def logprob(index: int) -> float:
-        return max(LOGPROB_MIN, float(values[index] - total))
+        return max(LOGPROB_MIN, float(values[index]) - total)
 
     return TokenLogprob(data(token), logprob(token), tuple((data(i), logprob(i)) for i in top))
 
@@ -119,46 +121,65 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     token = most_probable(logits)
     if sampling.temperature <= 0:
         return token
-    peak = float(logits[token])
-    # What has no weight takes no part: a grammar leaves a handful of a vocabulary of 150,000.
-    possible = np.flatnonzero(logits >= max(peak - WEIGHTLESS * sampling.temperature, LOGIT_MIN))
-    with np.errstate(over="ignore"):  # a tiny temperature sends the rest to -inf, which is what it means
-        weights = np.exp((logits[possible].astype(np.float64) - peak) / sampling.temperature)
-    if 0 < sampling.top_k < weights.size:
-        weights = _top_k(weights, sampling.top_k)
+    values = np.asarray(logits, dtype=np.float32)
+    ids: Indices | None = None
+    """Of those that are left, in vocabulary order; None stands for all."""
+    if 0 < sampling.top_k < values.size:
+        ids = _highest(values, sampling.top_k)
+    weights = _weights(values if ids is None else values[ids], values[token], sampling.temperature)
     if sampling.top_p < 1:
-        weights = _top_p(weights, sampling.top_p)
-    if sampling.min_p > 0:
-        weights = np.where(weights >= min(sampling.min_p, 1.0) * weights.max(), weights, 0.0)
-    return int(possible[_draw(weights, uniform(sampling.seed, position))])
+        kept = _nucleus(weights, sampling.top_p)
+        ids, weights = kept if ids is None else ids[kept], weights[kept]
+    if sampling.min_p > 0:  # the most probable token weighs 1
+        weights[weights < min(sampling.min_p, 1.0)] = 0
+    drawn = _draw(weights, uniform(sampling.seed, position))
+    return drawn if ids is None else int(ids[drawn])
 
 
-def _top_k(weights: Weights, k: int) -> Weights:
-    lowest = np.partition(weights, weights.size - k)[weights.size - k]
-    kept = weights > lowest
-    ties = np.flatnonzero(weights == lowest)[: k - int(kept.sum())]
-    kept[ties] = True
-    return np.where(kept, weights, 0.0)
+def _weights(values: Logits, peak: Any, temperature: float) -> Weights:
+    """Probabilities before they are divided by their sum; that of a token with the highest logit is 1."""
+    # In one array: memory of this size may go back to the system, and faulting it in again takes longer than this.
+    with np.errstate(over="ignore"):  # a tiny temperature sends the rest to -inf, which is what it means
+        weights = values - peak
+        weights /= np.float32(min(max(temperature, TEMPERATURE_MIN), TEMPERATURE_MAX))
+    return np.exp(weights, out=weights)
 
 
-def _top_p(weights: Weights, p: float) -> Weights:
-    total = float(weights.sum())
-    # Sorting a vocabulary of 150,000 for every token costs more than the model's own work on small models. Tokens
-    # below (1 - p) / size of the mass weigh less than 1 - p together, so none of them is in the nucleus.
-    candidates = np.flatnonzero(weights >= max(0.0, 1.0 - p) * total / weights.size)
-    order = candidates[np.argsort(-weights[candidates], kind="stable")]
-    before = np.cumsum(weights[order]) - weights[order]
-    nucleus = order[before < p * total]
-    if nucleus.size == 0:  # p is 0: the most probable token alone
-        nucleus = order[:1]
-    kept = np.zeros_like(weights)
-    kept[nucleus] = weights[nucleus]
-    return kept
+def _highest(values: Logits, k: int) -> Indices:
+    """The indices of the k highest (1 ≤ k ≤ size) in ascending order; of equal ones the first are taken."""
+    groups = values.size // GROUP
+    candidates = np.arange(values.size)
+    if k <= groups:
+        maxima = values[: groups * GROUP].reshape(GROUP, groups).max(axis=0)
+        candidates = np.flatnonzero(values >= np.partition(maxima, groups - k)[groups - k])
+    found = values[candidates]
+    lowest = np.partition(found, found.size - k)[found.size - k]
+    above, equal = candidates[found > lowest], candidates[found == lowest]
+    return np.sort(np.concatenate([above, equal[: k - above.size]]))
+
+
+def _nucleus(weights: Weights, p: float) -> Indices:
+    """The smallest set of the heaviest tokens whose share is at least p; at least one."""
+    total = float(weights.sum(dtype=np.float64))
+    # Tokens below (1 - p) / size of the mass weigh less than 1 - p together: none of them is needed, and few are left
+    # to be sorted. Numbers alone are sorted several times as fast as their indices by them.
+    falling = np.sort(weights[weights >= max(0.0, 1.0 - p) * total / weights.size])[::-1]
+    before = np.cumsum(falling, dtype=np.float64) - falling
+    return _highest(weights, max(1, int(np.searchsorted(before, p * total))))
 
 
 def _draw(weights: Weights, u: float) -> int:
-    mass = np.cumsum(weights)
-    index = int(np.searchsorted(mass, u * mass[-1], side="right"))
-    # Rounding may put u * mass on the total itself; then it is the last token with any weight. A weightless index
-    # cannot come out otherwise: side="right" steps over equal sums.
-    return index if index < weights.size else int(np.flatnonzero(weights)[-1])
+    """The first index at which the sum of the weights exceeds `u` times the sum of all."""
+    starts = np.arange(0, weights.size, BLOCK)
+    mass = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    block = _first_beyond(mass, u * float(mass[-1]))
+    start = block * BLOCK
+    rest = u * float(mass[-1]) - (float(mass[block - 1]) if block else 0.0)
+    return start + _first_beyond(np.cumsum(weights[start : start + BLOCK], dtype=np.float64), rest)
+
+
+def _first_beyond(mass: Weights, target: float) -> int:
+    """The first index of ascending sums that is above `target`, or, where rounding put the target on the last sum or
+    above it, the last one at which the sums grow: what weighs nothing is never drawn."""
+    index = int(np.searchsorted(mass, target, side="right"))
+    return index if index < mass.size else int(np.searchsorted(mass, mass[-1]))

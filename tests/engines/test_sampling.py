@@ -109,6 +109,29 @@ def test_the_nucleus_of_a_large_vocabulary_is_the_one_that_sorting_everything_fi
             assert sample(logits, Sampling(seed=2, top_p=top_p), n) == sample(only, Sampling(seed=2), n)
 
 
+@pytest.mark.parametrize("top_k", [1, 20, 700, 900, 49_999])
+def test_top_k_of_a_large_vocabulary_is_the_one_that_sorting_everything_finds(top_k):
+    # Rounded, so that there are ties everywhere.
+    logits = np.random.default_rng(6).normal(0, 3, 50_000).astype(np.float32).round(2)
+    only = np.full_like(logits, -np.inf)
+    highest = np.argsort(-logits, kind="stable")[:top_k]
+    only[highest] = logits[highest]
+    for n in range(100):
+        assert sample(logits, Sampling(seed=2, top_k=top_k), n) == sample(only, Sampling(seed=2), n)
+
+
+@pytest.mark.parametrize("size", [1023, 1024, 1025, 151_936])
+def test_a_draw_from_a_large_vocabulary_inverts_its_distribution(size):
+    logits = np.random.default_rng(7).normal(0, 2, size).astype(np.float32)
+    logits[::3] = -np.inf
+    mass = np.cumsum(np.exp(logits.astype(np.float64)))
+    mass /= mass[-1]
+    for n in range(500):
+        token, u = sample(logits, Sampling(seed=3), n), uniform(3, n)
+        assert logits[token] > -np.inf
+        assert (mass[token - 1] if token else 0.0) - 1e-6 <= u <= mass[token] + 1e-6
+
+
 def test_ties_at_the_edge_of_top_k_go_to_the_lowest_index():
     assert {sample(np.zeros(6), Sampling(seed=1, top_k=2), n) for n in range(200)} == {0, 1}
 
