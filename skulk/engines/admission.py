@@ -23,6 +23,17 @@ def max_tokens_default(environment: Mapping[str, str]) -> int:
     return MAX_TOKENS_DEFAULT
 
 
+def refuse_oversized(text_bytes: int, context_tokens: int, piece_bytes_max: int) -> None:
+    """Refuse what cannot fit before it is counted, which takes seconds for megabytes. `piece_bytes_max`: of the
+    vocabulary's longest token. Raises RequestError 400, SK-REQ-005."""
+    least = -(-text_bytes // piece_bytes_max)
+    if least >= context_tokens:
+        raise _too_long(
+            f"the prompt has {text_bytes} bytes, at least {least} tokens; the context holds {context_tokens}",
+            "messages",
+        )
+
+
 def budget(prompt: Prompt, max_tokens: int | None, context_tokens: int, default: int = MAX_TOKENS_DEFAULT) -> int:
     """How many tokens to generate at most (≥ 1). `default`: where the request says nothing.
 

@@ -68,7 +68,8 @@ class Emission:
 
 
 class Engine(Protocol):
-    """Called by the engine thread only, `load` first. Any other exception than the ones named is a failed step."""
+    """Called by the engine thread only, `load` first; `render` by another thread at any time after it. Any other
+    exception than the ones named is a failed step."""
 
     version: str
     """Empty until `load` has found it."""

@@ -23,6 +23,8 @@ class Record:
 
     accepted: Accepted
     owner: Owner
+    since: float
+    """When it was accepted, monotonic seconds."""
     frames: list[Tokens] = field(default_factory=list)
 
     @property
@@ -42,8 +44,8 @@ class Records:
     def __contains__(self, request: object) -> bool:
         return request in self._records
 
-    def open(self, request: RequestId, accepted: Accepted, owner: Owner) -> None:
-        self._records[request] = Record(accepted, owner)
+    def open(self, request: RequestId, accepted: Accepted, owner: Owner, at: float) -> None:
+        self._records[request] = Record(accepted, owner, at)
 
     def append(
         self,
@@ -53,12 +55,15 @@ class Records:
         finish: Finish | None = None,
         error: str | None = None,
         logprobs: tuple[TokenLogprob, ...] = (),
+        at: float | None = None,
     ) -> Tokens | None:
-        """The next frame, numbered; None when the request is unknown or has ended (a late word of the engine)."""
+        """The next frame, numbered; `at`: when its tokens were there. None when the request is unknown or has ended (a
+        late word of the engine)."""
         record = self._records.get(request)
         if record is None or record.finished:
             return None
-        tokens = Tokens(record.number + 1, ids, data, finish, error, logprobs)
+        seconds = 0.0 if at is None else at - record.since
+        tokens = Tokens(record.number + 1, ids, data, finish, error, logprobs, seconds)
         record.frames.append(tokens)
         if finish is not None:
             self._bound_finished()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from skulk.core.domain.requests import GenerationRequest, Message
 from skulk.core.errors import REQ_INVALID, REQ_UNSUPPORTED, RequestError
+from skulk.engines.admission import refuse_oversized
 from skulk.engines.engine import Prompt
 
 if TYPE_CHECKING:
@@ -98,18 +99,21 @@ def prompt_of(
     encode: Callable[[str], tuple[int, ...]],
     *,
     token_delimited: bool,
+    context_tokens: int,
+    piece_bytes_max: int,
 ) -> Prompt:
     """The request as token ids of the model's tokeniser (`encode`). Raises RequestError 400 for a model without a
-    template, for what the template objects to, and for text that no encoding has."""
+    template, for what the template objects to, for text that no encoding has, and for far too much of it."""
     if template is None:
         message = f"{model} has no chat template: it cannot chat"
         raise RequestError(REQ_UNSUPPORTED, message, status=400, param="messages")
     text = template.render(request)
     try:
-        text.encode()
+        size = len(text.encode())
     except UnicodeEncodeError as error:
         message = f"a message holds text that is no Unicode: {error.reason}"
         raise RequestError(REQ_INVALID, message, status=400, param="messages") from error
+    refuse_oversized(size, context_tokens, piece_bytes_max)
     return Prompt(encode(text), template.reasoning_after(request, text) if token_delimited else "none")
 
 

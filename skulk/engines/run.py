@@ -66,7 +66,10 @@ async def _run(directory: Path) -> LastWords:
         Activity.WARMING: _seconds("SKULK_WARMUP_DEADLINE_SECONDS", launch.warmup_deadline_seconds),
         Activity.STEPPING: _seconds("SKULK_STEP_DEADLINE_SECONDS", STEP_DEADLINE_SECONDS),
     }
-    Watchdog(runner.pulse, deadlines, wedged).start()
+    # A template that never ends holds up every later request.
+    deadlines[Activity.PREPARING] = deadlines[Activity.STEPPING]
+    for pulse in (runner.pulse, runner.preparing):
+        Watchdog(pulse, deadlines, wedged).start()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, runner.stop, f"stopped by {number.name}")

@@ -43,12 +43,12 @@ from skulk.engines.admission import max_tokens_default
 from skulk.engines.connection import Connection
 from skulk.engines.engine import Emission, Engine
 from skulk.engines.flight import FlightRecorder, Phase
+from skulk.engines.preparing import Begin
 from skulk.engines.queue import Queue, cancelled, draining, too_late
 from skulk.engines.records import Records
 from skulk.engines.resident import resident_bytes
 from skulk.engines.watchdog import Pulse
 from skulk.engines.worker import (
-    Begin,
     Broken,
     Declined,
     Drop,
@@ -87,6 +87,8 @@ class Runner:
         self._listener = listener
         self._engine = engine
         self.pulse = Pulse()
+        self.preparing = Pulse()
+        """Of the thread that renders."""
         self.flight = FlightRecorder()
         self._phase = RunnerReport.STARTING
         self._share = 0.0
@@ -108,6 +110,7 @@ class Runner:
             self._engine,
             self._launch.context_tokens,
             self.pulse,
+            self.preparing,
             self.flight,
             lambda event: _hand_over(loop, self._happened, event),
             max_tokens_default(os.environ),
@@ -286,16 +289,16 @@ class Runner:
         match event:
             case PhaseChanged(phase, share):
                 self._engine_phase(phase, share)
-            case Took(request, accepted):
+            case Took(request, accepted, at):
                 owner = self._begun.pop(request, None)
                 if owner is not None:
-                    self._records.open(request, accepted, owner)
+                    self._records.open(request, accepted, owner, at)
                     self._send(AcceptedFrame(request, accepted))
             case Declined(request, refusal):
                 if self._begun.pop(request, None) is not None:
                     self._refuse(request, refusal)
-            case Stepped(emissions):
-                self._pass_on(emissions)
+            case Stepped(emissions, at):
+                self._pass_on(emissions, at)
             case StepFailed(requests, message):
                 self._end_with_error(requests, f"{ENG_GENERATE.id} {message}")
             case Released(request):
@@ -319,11 +322,11 @@ class Runner:
         self._phase = phase
         self._send_phase()
 
-    def _pass_on(self, emissions: tuple[Emission, ...]) -> None:
+    def _pass_on(self, emissions: tuple[Emission, ...], at: float) -> None:
         entries: list[tuple[RequestId, Tokens]] = []
         for e in emissions:
             error = f"{ENG_GENERATE.id} {e.error}" if e.error is not None else None
-            tokens = self._records.append(e.request, e.ids, e.data, e.finish, error, e.logprobs)
+            tokens = self._records.append(e.request, e.ids, e.data, e.finish, error, e.logprobs, at)
             if tokens is not None:
                 entries.append((e.request, tokens))
         if entries:
@@ -351,7 +354,7 @@ class Runner:
             self._send(
                 Heartbeat(
                     phase=self._phase.value,
-                    progress=self.pulse.progress,
+                    progress=self.pulse.progress + self.preparing.progress,
                     running=len(self._queue.running),
                     waiting=len(self._queue.waiting),
                     resident_bytes=resident_bytes(self.pulse.memory_bytes),

@@ -15,6 +15,8 @@ standard library and is never a stand-in for a real engine where behaviour of a 
 | `fail_step_every` | every n-th step fails | |
 | `crash_after` | the process is killed after that many steps | |
 | `wedge` | `warmup` or `step`: never returns from there | |
+
+A request whose template variable `wedge` is true is never rendered; `render_seconds` is how long that takes.
 """
 
 from __future__ import annotations
@@ -72,6 +74,10 @@ class ScriptedEngine:
 
     def render(self, request: GenerationRequest) -> Prompt:
         """Bytes of `role: content` lines; the template variable `prefill` is put at the end."""
+        if request.template.get("wedge"):
+            threading.Event().wait()
+        seconds = request.template.get("render_seconds", 0)
+        time.sleep(seconds if isinstance(seconds, int | float) else 0)
         lines = [f"{m.role}: {m.content}\n" for m in request.messages]
         prefill = str(request.template.get("prefill", ""))
         text = "".join(lines) + "assistant: " + prefill

@@ -18,17 +18,18 @@ CHECK_SECONDS = 0.25
 
 
 class Activity(StrEnum):
-    """What the engine thread is in the middle of."""
+    """What a thread is in the middle of."""
 
     IDLE = "idle"
     LOADING = "loading"
     """Without deadline here: only the daemon knows how large the files are and how slow the disk may be."""
     WARMING = "warming"
+    PREPARING = "preparing a prompt"
     STEPPING = "stepping"
 
 
 class Pulse:
-    """The engine thread's sign of life: what it does, and how far it got. Written by that thread only."""
+    """A thread's sign of life: what it does, and how far it got. Written by that thread only."""
 
     def __init__(self) -> None:
         self.activity = Activity.IDLE

@@ -1,7 +1,8 @@
 """The engine thread: the only one that touches the engine. Takes orders, reports events, knows no socket.
 
-Between two steps it looks at its orders, so a cancel takes effect within one step. Every request that is begun
-gets exactly one `Released` at the end, whatever happened to it.
+Between two steps it looks at its orders, so a cancel takes effect within one step. What is begun is rendered in another
+thread first (`skulk.engines.preparing`). Every request that is begun gets exactly one `Released` at the end, whatever
+happened to it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from skulk.core.domain.ids import RequestId
-from skulk.core.domain.requests import Accepted, GenerationRequest, RunnerRefusal
+from skulk.core.domain.requests import Accepted, RunnerRefusal
 from skulk.core.domain.runners import RunnerReport
 from skulk.core.errors import (
     ENG_GENERATE,
@@ -23,9 +25,10 @@ from skulk.core.errors import (
     RequestError,
     SkulkError,
 )
-from skulk.engines.admission import accepted, budget
+from skulk.engines.admission import accepted
 from skulk.engines.engine import Emission, Engine, Job
 from skulk.engines.flight import FlightRecorder, Phase
+from skulk.engines.preparing import Begin, Prepared, Preparer, Unprepared, refusal_of
 from skulk.engines.watchdog import Activity, Pulse
 
 log = logging.getLogger(__name__)
@@ -35,19 +38,12 @@ FAILED_STEPS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
-    """`queue_seconds`: how long it waited for its slot."""
-
-    request: GenerationRequest
-    queue_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Drop:
     request: RequestId
 
 
 Order = Begin | Drop
+_Inbox = Prepared | Unprepared | Drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +56,8 @@ class PhaseChanged:
 class Took:
     request: RequestId
     accepted: Accepted
+    at: float
+    """Monotonic seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,8 @@ class Declined:
 @dataclass(frozen=True, slots=True)
 class Stepped:
     emissions: tuple[Emission, ...]
+    at: float
+    """Monotonic seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,7 @@ class Worker(threading.Thread):
         engine: Engine,
         context_tokens: int,
         pulse: Pulse,
+        preparing: Pulse,
         flight: FlightRecorder,
         report: Callable[[WorkerEvent], None],
         max_tokens_default: int,
@@ -124,15 +125,26 @@ class Worker(threading.Thread):
         self._pulse = pulse
         self._flight = flight
         self._report = report
-        self._max_tokens_default = max_tokens_default
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Inbox] = queue.SimpleQueue()
+        self._preparer = Preparer(
+            engine, context_tokens, max_tokens_default, preparing, flight, self._is_wanted, self._inbox.put
+        )
+        self._coming: set[RequestId] = set()
+        """Begun and not in the inbox yet. Whoever orders adds to it, only this thread takes away."""
+        self._unwanted: set[RequestId] = set()
+        """Those of `_coming` that were dropped meanwhile. Only this thread changes it."""
         self._running: list[RequestId] = []
         self._decoding: set[RequestId] = set()
         self._failed_steps = 0
 
     def order(self, order: Order) -> None:
         """Hand over an order; safe from any thread."""
-        self._orders.put(order)
+        match order:
+            case Begin(request):
+                self._coming.add(request.id)
+                self._preparer.order(order)
+            case Drop():
+                self._inbox.put(order)
 
     def run(self) -> None:
         """Load, warm up, then work until the process ends. The last event is `Broken`, if there is one."""
@@ -160,6 +172,7 @@ class Worker(threading.Thread):
         self._report(PhaseChanged(RunnerReport.WARMING))
         self._engine.warm_up(lambda: self._pulse.beat(Activity.WARMING))
         self._rest()
+        self._preparer.start()
         self._report(PhaseChanged(RunnerReport.READY))
         self._flight.note(Phase.IDLE)
 
@@ -172,47 +185,61 @@ class Worker(threading.Thread):
         self._pulse.beat(Activity.IDLE)
 
     def _take_orders(self) -> None:
-        order: Order | None = None if self._running else self._orders.get()
+        order: _Inbox | None = None if self._running else self._inbox.get()
         while True:
             if order is None:
                 try:
-                    order = self._orders.get_nowait()
+                    order = self._inbox.get_nowait()
                 except queue.Empty:
                     return
             match order:
-                case Begin(request, queue_seconds):
-                    self._begin(request, queue_seconds)
-                case Drop(request_id):
-                    self._drop(request_id)
+                case Drop(request):
+                    self._drop(request)
+                case Unprepared(request, refusal):
+                    if self._arrives(request):
+                        self._decline(request, refusal)
+                case Prepared(begin):
+                    if self._arrives(begin.request.id):
+                        self._begin(order)
             order = None
 
-    def _begin(self, request: GenerationRequest, queue_seconds: float) -> None:
-        self._flight.note(Phase.PROMPT_BUILD, request=request.id)
+    def _is_wanted(self, request: RequestId) -> bool:
+        return request not in self._unwanted
+
+    def _arrives(self, request: RequestId) -> bool:
+        """Is it still wanted? If not, that was all of it."""
+        self._coming.discard(request)
+        if self._is_wanted(request):
+            return True
+        self._unwanted.discard(request)
+        self._report(Released(request))
+        return False
+
+    def _begin(self, prepared: Prepared) -> None:
+        request, prompt = prepared.begin.request, prepared.prompt
         self._pulse.beat(Activity.STEPPING)
         try:
-            prompt = self._engine.render(request)
-            max_tokens = budget(prompt, request.max_tokens, self._context_tokens, self._max_tokens_default)
             job = Job(
                 request.id,
                 prompt.ids,
                 request.sampling,
-                max_tokens,
+                prepared.max_tokens,
                 request.logprobs,
                 request.grammar,
                 prompt.reasoning,
             )
             cached_tokens = self._engine.start(job)
         except RequestError as error:
-            self._decline(request.id, RunnerRefusal(error.code.id, error.message, error.status, param=error.param))
+            self._decline(request.id, refusal_of(error))
         except Exception as error:
             log.exception("request %s could not be started", request.id)
-            refusal = RunnerRefusal(ENG_GENERATE.id, f"{type(error).__name__} while rendering: {error}", 500)
+            refusal = RunnerRefusal(ENG_GENERATE.id, f"{type(error).__name__} while starting: {error}", 500)
             self._engine.cancel(request.id)
             self._decline(request.id, refusal)
         else:
             self._running.append(request.id)
-            answer = accepted(prompt, self._context_tokens, cached_tokens, queue_seconds)
-            self._report(Took(request.id, answer))
+            answer = accepted(prompt, self._context_tokens, cached_tokens, prepared.begin.queue_seconds)
+            self._report(Took(request.id, answer, time.monotonic()))
             detail = f"{len(prompt.ids)} tokens, {cached_tokens} of them cached"
             self._flight.note(Phase.PREFILL_STREAM, detail, request.id)
         if not self._running:
@@ -224,6 +251,8 @@ class Worker(threading.Thread):
         self._report(Released(request))
 
     def _drop(self, request: RequestId) -> None:
+        if request in self._coming:
+            self._unwanted.add(request)
         if request not in self._running:
             return
         self._flight.note(Phase.CANCEL_OBSERVED, request=request)
@@ -244,7 +273,7 @@ class Worker(threading.Thread):
         self._pulse.memory_bytes = self._engine.memory_bytes()
         self._pulse.beat(Activity.STEPPING)
         if emissions:
-            self._report(Stepped(emissions))
+            self._report(Stepped(emissions, time.monotonic()))
         for emission in emissions:
             if emission.request not in self._decoding and emission.finish is None:
                 self._decoding.add(emission.request)

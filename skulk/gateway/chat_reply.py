@@ -113,7 +113,6 @@ class ChatReply(Response):
             note.error = note.error or "client_gone"
 
     def _begin(self, generations: Sequence[Generation], note: Note) -> _Progress:
-        note.accepted = self._settings.monotonic()
         note.queue_seconds = max(generation.accepted.queue_seconds for generation in generations)
         note.choices = len(generations)
         choices = [
@@ -189,10 +188,10 @@ class ChatReply(Response):
         async with aclosing(_closable(growing.generation.frames())) as frames:
             async for tokens in frames:
                 if tokens.ids:
-                    note.last_token = self._settings.monotonic()
                     if note.first_token is None:
-                        note.first_token = note.last_token
                         call.first_token()
+                    queued = growing.generation.accepted.queue_seconds
+                    note.token(self._settings.monotonic(), queued, tokens.seconds)
                 if tokens.finish is not None:
                     call.complete(growing.index)
                 for item in assembly.feed(tokens):

@@ -56,24 +56,37 @@ class Note:
     usage: Usage | None = None
     first_token: float | None = None
     """Monotonic seconds."""
-    last_token: float | None = None
     tenant: str = ""
     """Name of the API key; empty without one."""
-    accepted: float | None = None
-    """Monotonic seconds; of the last choice, when all are accepted."""
+    prompt_seconds: float = 0.0
+    """From a choice's acceptance to its first token, of the choice that was first; by the runner's clock, like the two
+    below: what comes in one piece over a network was not made in one moment."""
+    first_made: float = 0.0
+    """Seconds from a choice's arrival at the runner to its first token; the least of all choices."""
+    last_made: float = 0.0
+    """The same to its last token; the most."""
     queue_seconds: float = 0.0
     """Of the choice that waited longest."""
     choices: int = 1
 
+    def token(self, now: float, queued: float, seconds: float) -> None:
+        """Tokens are here. `queued`, `seconds`: how long their choice waited, and from then to these tokens."""
+        made = queued + seconds
+        if self.first_token is None:
+            self.first_token = now
+            self.prompt_seconds, self.first_made = seconds, made
+        self.first_made = min(self.first_made, made)
+        self.last_made = max(self.last_made, made)
+
 
 def stats_of(note: Note, usage: Usage) -> Stats:
-    """How fast the request was, as far as this gateway saw it."""
+    """How fast the request was: the first token as its client saw it, the rest by the runner's clock."""
     computed = usage.prompt - usage.cached
     # The first token of each choice comes with the end of its prompt.
     later = usage.completion - note.choices
     return Stats(
-        prompt_tps=_rate(computed, note.accepted, note.first_token),
-        generation_tps=_rate(later, note.first_token, note.last_token),
+        prompt_tps=_rate(computed, note.prompt_seconds),
+        generation_tps=_rate(later, note.last_made - note.first_made),
         prompt_tokens=usage.prompt,
         generation_tokens=usage.completion,
         time_to_first_token_seconds=None if note.first_token is None else note.first_token - note.started,
@@ -81,10 +94,8 @@ def stats_of(note: Note, usage: Usage) -> Stats:
     )
 
 
-def _rate(tokens: int, begin: float | None, end: float | None) -> float | None:
-    if begin is None or end is None or end <= begin or tokens <= 0:
-        return None
-    return tokens / (end - begin)
+def _rate(tokens: int, seconds: float) -> float | None:
+    return tokens / seconds if tokens > 0 and seconds > 0 else None
 
 
 class Metrics:
@@ -182,9 +193,9 @@ class Metrics:
         self._tokens.labels(*labels, "input").observe(note.usage.prompt)
         self._tokens.labels(*labels, "output").observe(note.usage.completion)
         later = note.usage.completion - note.choices
-        if note.first_token is not None and note.last_token is not None and later > 0:
+        if later > 0:
             # Choices come side by side: each has its share of the later tokens in all of the time.
-            seconds = (note.last_token - note.first_token) * note.choices
+            seconds = (note.last_made - note.first_made) * note.choices
             self._output_token.labels(*labels).observe(seconds / later)
 
     def text(self) -> bytes:

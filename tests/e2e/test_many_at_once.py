@@ -120,6 +120,17 @@ def test_an_answer_is_held_to_a_schema(chat):
         assert isinstance(json.loads(anything.choices[0].message.content), dict)
 
 
+def test_a_prompt_of_ten_megabytes_is_refused_beside_an_answer_that_goes_on(chat, served):
+    pids = [served.runner(name)["pid"] for name in ("apple", "gguf")]
+    stream = chat("Tell me a story about a fox.", stream=True, max_tokens=200)
+    next(iter(stream))
+    with pytest.raises(openai.BadRequestError) as caught:
+        chat("x" * 10_000_000)
+    assert caught.value.body["code"] == "context_length_exceeded"
+    assert [chunk.choices[0].finish_reason for chunk in stream if chunk.choices][-1] in ("stop", "length")
+    assert [served.runner(name)["pid"] for name in ("apple", "gguf")] == pids
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [

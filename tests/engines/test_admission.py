@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skulk.core.errors import RequestError
-from skulk.engines.admission import MAX_TOKENS_DEFAULT, accepted, budget, max_tokens_default
+from skulk.engines.admission import MAX_TOKENS_DEFAULT, accepted, budget, max_tokens_default, refuse_oversized
 from skulk.engines.engine import Prompt
 
 
@@ -26,6 +26,13 @@ def prompt(tokens):
 )
 def test_the_budget(used, asked, context, given):
     assert budget(prompt(used), asked, context) == given
+
+
+def test_what_cannot_fit_is_refused_uncounted_and_what_may_fit_is_not():
+    refuse_oversized(text_bytes=990, context_tokens=100, piece_bytes_max=10)
+    with pytest.raises(RequestError, match="991 bytes, at least 100 tokens; the context holds 100") as caught:
+        refuse_oversized(text_bytes=991, context_tokens=100, piece_bytes_max=10)
+    assert (caught.value.status, caught.value.code.id, caught.value.param) == (400, "SK-REQ-005", "messages")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ R = RequestId("r")
 def opened(*requests):
     records = Records()
     for request in requests or (R,):
-        records.open(request, ACCEPTED, OWNER)
+        records.open(request, ACCEPTED, OWNER, 5.0)
     return records
 
 
@@ -26,6 +26,12 @@ def test_frames_are_numbered_from_one_and_replayed_as_they_were():
     assert records.frames_after(R, 3) == tuple(frames[3:])
     assert records.frames_after(R, 5) == ()
     assert records.frames_after(RequestId("other"), 0) == ()
+
+
+def test_tokens_tell_how_long_after_the_acceptance_they_were_there():
+    records = opened()
+    assert records.append(R, (1,), b"a", at=5.25).seconds == 0.25
+    assert records.append(R, (), b"", Finish.CANCELLED, "gone").seconds == 0.0
 
 
 def test_nothing_follows_the_end():
@@ -62,6 +68,6 @@ def test_unacknowledged_ends_are_bounded_and_running_requests_are_not_dropped():
 def test_owners_are_told_apart():
     records = opened(R)
     other = Owner(NodeName("n"), BootId("another life"))
-    records.open(RequestId("s"), ACCEPTED, other)
+    records.open(RequestId("s"), ACCEPTED, other, 5.0)
     assert records.owned_by(OWNER) == (R,)
     assert records.owned_by(other) == (RequestId("s"),)

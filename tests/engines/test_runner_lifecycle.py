@@ -136,6 +136,13 @@ def test_an_engine_without_progress_is_a_wedge_while_the_daemon_still_hears_it(s
     assert "Thread" in runner.log()  # where it hung is in the log
 
 
+def test_a_prompt_that_is_never_rendered_is_a_wedge(scripted, ask):
+    runner = scripted(_env={"SKULK_STEP_DEADLINE_SECONDS": "1"})
+    runner.attached().generate(ask(template={"wedge": True}))
+    assert runner.exit_code() == 86
+    assert "no progress for 1 s while preparing a prompt" in str(runner.last_words()["message"])
+
+
 def test_an_idle_runner_is_no_wedge(scripted, ask):
     runner = scripted(_env={"SKULK_STEP_DEADLINE_SECONDS": "0.5"}, echo="abc")
     daemon = runner.attached()

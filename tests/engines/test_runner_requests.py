@@ -280,3 +280,33 @@ def test_no_text_of_a_request_reaches_the_log(scripted, ask):
     assert "as scripted" in runner.log()
     assert "secret" not in runner.log()
     assert "an answer" not in runner.log()
+
+
+def test_a_prompt_that_takes_long_to_render_holds_up_nobody_who_generates(scripted, ask):
+    daemon = scripted({"concurrency": 2}, step_seconds=0.01).attached()
+    running = daemon.generate(ask())
+    daemon.tokens(running, at_least=1)
+    stuck = daemon.generate(ask(template={"wedge": True}))
+    assert daemon.tokens(running)[-1].finish is Finish.STOP
+    daemon.send(Cancel(stuck, "gone"))
+    assert daemon.first_frame(stuck).refusal.code == "SK-REQ-016"
+
+
+def test_a_request_that_is_cancelled_while_it_is_rendered_frees_its_slot(scripted, ask):
+    runner = scripted(echo="abc")
+    daemon = runner.attached()
+    first, second = (daemon.generate(ask(template={"render_seconds": 0.5})) for _ in range(2))
+    for request in (first, second):
+        daemon.send(Cancel(request, "gone"))
+        assert daemon.first_frame(request).refusal.code == "SK-REQ-016"
+    assert joined(daemon.tokens(daemon.generate(ask()))) == b"abc"
+    daemon.idle()
+
+
+def test_tokens_carry_the_time_since_the_acceptance(scripted, ask):
+    daemon = scripted(echo="abcdef", step_seconds=0.02).attached()
+    frames = daemon.tokens(daemon.generate(ask()))
+    times = [t.seconds for t in frames if t.ids]
+    assert times == sorted(times)
+    assert times[0] >= 0.02
+    assert times[-1] - times[0] >= 5 * 0.02

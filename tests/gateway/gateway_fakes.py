@@ -135,7 +135,8 @@ def says(*texts: str | bytes, finish: Finish = Finish.STOP, error: str | None = 
         for number, text in enumerate(texts, 1):
             data = text.encode() if isinstance(text, str) else text
             generation.sent = number
-            yield Tokens(number, (100 + number,), data)
+            # A second from one to the next, by the clock of the runner.
+            yield Tokens(number, (100 + number,), data, seconds=float(number))
         yield Tokens(len(texts) + 1, (), b"", finish, error)
 
     return script

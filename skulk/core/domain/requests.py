@@ -135,3 +135,5 @@ class Tokens:
     """Set with Finish.ERROR: what a person reads. With Finish.CANCELLED: the reason of the cancel."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """One per id when the request wants them, else empty."""
+    seconds: float = 0.0
+    """From `Accepted` to these tokens, by the runner's clock; 0 in a frame without any."""

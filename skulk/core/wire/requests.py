@@ -118,6 +118,8 @@ def tokens_to_json(t: Tokens) -> dict[str, object]:
         obj["finish"] = t.finish.value
     if t.error is not None:
         obj["error"] = t.error
+    if t.seconds:
+        obj["seconds"] = round(t.seconds, 6)
     if t.logprobs:
         obj["logprobs"] = [[_text(p.data), p.logprob, [[_text(d), lp] for d, lp in p.top]] for p in t.logprobs]
     return obj
@@ -132,6 +134,7 @@ def tokens_from_json(f: Fields) -> Tokens:
         finish=None if finish is None else Finish(finish),
         error=f.text_or_none("error"),
         logprobs=tuple(_logprob(item) for item in f.items("logprobs")),
+        seconds=f.number("seconds", 0.0),
     )
 
 

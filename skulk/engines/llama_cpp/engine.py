@@ -22,7 +22,8 @@ PREFILL_CHUNK_TOKENS_CPU = 128
 
 
 class LlamaCppEngine:
-    """`Engine` for llama.cpp. Every call to the library happens in the thread that called `load`."""
+    """`Engine` for llama.cpp. Every call to the library happens in the thread that called `load`, except those of
+    `render` to the tokeniser, which only reads the vocabulary."""
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
@@ -32,6 +33,7 @@ class LlamaCppEngine:
         self._messages: LibraryLog
         self._loaded: LoadedModel
         self._batch: Batch[Cache]
+        self._piece_bytes_max = 0
 
     def load(self, progress: LoadProgress) -> None:
         launch = self._launch
@@ -53,6 +55,7 @@ class LlamaCppEngine:
             cache_type=str(launch.options.get("kvCache", "f16")),
         )
         pieces = [tokenizer.data(token) for token in range(tokenizer.size)]
+        self._piece_bytes_max = max(map(len, pieces))
         end_ids = self._loaded.eos_ids
         grammars = Grammars(pieces, tokenizer.special_ids(), sorted(end_ids), tokenizer.encode)
         self._batch = Batch(decoder, grammars, end_ids, pieces, chunk_tokens)
@@ -68,6 +71,8 @@ class LlamaCppEngine:
             request,
             self._loaded.tokenizer.encode,
             token_delimited=self._token_delimited,
+            context_tokens=self._launch.context_tokens,
+            piece_bytes_max=self._piece_bytes_max,
         )
 
     def start(self, job: Job) -> int:

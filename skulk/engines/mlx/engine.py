@@ -26,7 +26,7 @@ how a prompt is cut can change the last bits of bfloat16 results."""
 
 
 class MlxEngine:
-    """`Engine` for mlx-lm. Every call to mlx happens in the thread that called `load`."""
+    """`Engine` for mlx-lm. Every call to mlx happens in the thread that called `load`; `render` makes none."""
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
@@ -36,6 +36,7 @@ class MlxEngine:
         self._mx: Any = None
         self._loaded: LoadedModel
         self._batch: Batch[Cache]
+        self._piece_bytes_max = 0
 
     def load(self, progress: LoadProgress) -> None:
         launch = self._launch
@@ -46,6 +47,7 @@ class MlxEngine:
         self._loaded = load_model(Path(launch.model_dir), progress)
         decoder = MlxDecoder(self._loaded.model, context_tokens=launch.context_tokens, slots=self.slots)
         pieces = [self._loaded.vocabulary.data(token) for token in range(self._vocabulary_size())]
+        self._piece_bytes_max = max(map(len, pieces))
         end_ids = self._loaded.eos_ids
         grammars = Grammars(
             pieces,
@@ -67,6 +69,8 @@ class MlxEngine:
             request,
             self._encode,
             token_delimited=self._token_delimited,
+            context_tokens=self._launch.context_tokens,
+            piece_bytes_max=self._piece_bytes_max,
         )
 
     def start(self, job: Job) -> int:
@@ -82,7 +86,9 @@ class MlxEngine:
         return int(self._mx.get_active_memory() + self._mx.get_cache_memory())
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._loaded.tokenizer.encode(text, add_special_tokens=False).ids)
+        # The only one of the library's functions that lets other threads run meanwhile.
+        (encoded,) = self._loaded.tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return tuple(encoded.ids)
 
     def _vocabulary_size(self) -> int:
         """Rows of the output: models are padded beyond their tokenizer."""
