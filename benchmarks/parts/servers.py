@@ -1,8 +1,8 @@
 """What is compared: a node of ours that serves one model, and the server that comes with the same library.
 
 Ours is a real daemon with a real fleet repository. All servers listen on loopback, have as many slots of as many
-tokens, compute in one thread, and are otherwise at their defaults. What computes is on the engine's core. The peers
-are one process: those of their threads that compute are there too, those that speak HTTP are where our gateway is.
+tokens, compute in one thread, and are otherwise at their defaults. The threads that compute are on the engine's core,
+those that speak to clients or to a gateway where our gateway is: of our runner's, and of the peers' single process.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def ours(
     """A daemon with one deployment, Ready and warm."""
     with node_for(model, base) as node:
         pid = serve(node, model, slots=slots, context_tokens=context_tokens)
-        move(pid, cores.engine)
+        # The first thread speaks to the daemon.
+        move(pid, cores.engine, lambda thread: thread != pid)
+        move(pid, cores.front, lambda thread: thread == pid)
         assert node.daemon is not None
         server = Server("skulk", node.port, NAME, temperature, pid, node.daemon.pid, launch=launch_file(node))
         warm(server, slots)

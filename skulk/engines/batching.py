@@ -104,17 +104,18 @@ class _Sequence(Generic[H]):
     awaits: RequestId | None = None
     """Another sequence that is about to read what this one begins with."""
     awaits_tokens: int = 0
+    wanted: Wanted = field(init=False)
+    """What its next token is chosen from."""
+
+    def __post_init__(self) -> None:
+        job = self.job
+        plain = self.constraint is None and job.logprobs is None and not is_adjusted(job.sampling)
+        self.wanted = Wanted.MOST_PROBABLE if plain and job.sampling.temperature <= 0 else Wanted.LOGITS
 
     @property
     def unread(self) -> int:
         """Prompt tokens that are not in the cache."""
         return len(self.job.prompt) - self.read
-
-    @property
-    def wanted(self) -> Wanted:
-        job = self.job
-        plain = self.constraint is None and job.logprobs is None and not is_adjusted(job.sampling)
-        return Wanted.MOST_PROBABLE if plain and job.sampling.temperature <= 0 else Wanted.LOGITS
 
     @property
     def cached_ids(self) -> tuple[int, ...]:

@@ -106,9 +106,9 @@ def logprobs_of(logits: Logits, token: int, alternatives: int, data: Callable[[i
 
 def most_probable(logits: Logits) -> int:
     """The index of the highest logit, the lowest one of several. Raises ValueError as `sample`."""
-    token = int(np.argmax(logits))  # the first NaN, when there is one
+    token = int(logits.argmax())  # the first NaN, when there is one
     peak = float(logits[token])
-    if not np.isfinite(peak):
+    if not math.isfinite(peak):
         raise ValueError(f"the highest of the {logits.size} logits is {peak}: the model's output is unusable")
     return token
 

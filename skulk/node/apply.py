@@ -19,6 +19,9 @@ from skulk.core.reconcile.ledger import Blame
 
 _log = structlog.get_logger(component="apply")
 
+KILL_AGAIN_SECONDS = 0.25
+"""The kernel takes a killed process apart in its own time: until then the rules order the same again at every look."""
+
 
 class Applier:
     """Runs actions as tasks. `in_flight` and `failed_starts` are facts for the next decision."""
@@ -64,6 +67,7 @@ class Applier:
             case Kill():
                 _log.warning("runner_killed", placement=action.uid, code=action.code, reason=action.message)
                 await self._runners.stop(action.uid, force=True)
+                await asyncio.sleep(KILL_AGAIN_SECONDS)
             case Drain():
                 await self._runners.drain(action.uid)
             case Stop():

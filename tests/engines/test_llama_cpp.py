@@ -15,6 +15,7 @@ import pytest
 from skulk.core.domain import Finish
 from skulk.core.formats.gguf import read_gguf
 from skulk.core.wire.runner import AcceptedFrame, Cancel
+from skulk.engines.llama_cpp.engine import PREFILL_CHUNK_TOKENS_CPU
 
 # Compiling the engine for the first time takes many minutes.
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
@@ -156,7 +157,7 @@ from skulk.engines.llama_cpp.engine import LlamaCppEngine
 engine = LlamaCppEngine(launch_from_json(json.loads(Path(sys.argv[2]).read_text())))
 shares = []
 engine.load(shares.append)
-prompt = engine._loaded.tokenizer.encode("The quick brown fox. " * 60)
+prompt = engine._loaded.tokenizer.encode("The quick brown fox. " * 90)
 
 def run(prompt, stop_after=None):
     engine.start(Job("r", prompt, Sampling(seed=1, temperature=0.0), 8))
@@ -204,8 +205,8 @@ def test_a_prompt_is_read_in_chunks_and_continued_as_the_library_continues_the_w
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
-    assert len(got["prompt"]) > 2 * 128
-    assert got["silent"] == -(-len(got["prompt"]) // 128) - 1
+    assert len(got["prompt"]) > 2 * PREFILL_CHUNK_TOKENS_CPU
+    assert got["silent"] == -(-len(got["prompt"]) // PREFILL_CHUNK_TOKENS_CPU) - 1
     assert got["shares"][0] == 0.0
     assert got["shares"][-1] == 1.0
     assert got["shares"] == sorted(got["shares"])
