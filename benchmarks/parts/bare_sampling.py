@@ -103,7 +103,7 @@ def _mlx(logits: np.ndarray, settings: Mapping[str, float]) -> tuple[Draw, Draw]
         return int(sampler(array - mx.logsumexp(array, axis=-1, keepdims=True)).item())
 
     mine = _ours(settings)
-    return (lambda position: mine(np.array(array[0]), position)), theirs
+    return (lambda position: mine(np.array(array[0], copy=False), position)), theirs
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from skulk.core.domain import Finish, Sampling
 from skulk.core.errors import RequestError
 from skulk.engines.batching import SHARED_TOKENS_MIN, Batch, NoRoom, Wanted
 from skulk.engines.engine import Job
+from skulk.engines.schedule import tokens_max
 
 VOCABULARY = 50
 END = 0
@@ -159,7 +160,7 @@ def test_company_changes_no_answer(texts, pauses, chunk_tokens, places, well_pla
                 answers[emission.request] = (ids + emission.ids, emission.finish, emission.error)
     finish(running, answers)
     assert answers == {one.request: expected(one) for one in jobs}
-    assert decoder.longest_step <= chunk_tokens + len(jobs)
+    assert decoder.longest_step <= tokens_max(chunk_tokens) + len(jobs)
     running.forget()
     assert decoder.caches == [], "something was never given back"
 

@@ -157,7 +157,7 @@ from skulk.engines.llama_cpp.engine import LlamaCppEngine
 engine = LlamaCppEngine(launch_from_json(json.loads(Path(sys.argv[2]).read_text())))
 shares = []
 engine.load(shares.append)
-prompt = engine._loaded.tokenizer.encode("The quick brown fox. " * 90)
+prompt = engine._loaded.tokenizer.encode("The quick brown fox. " * 120)
 
 def run(prompt, stop_after=None):
     engine.start(Job("r", prompt, Sampling(seed=1, temperature=0.0), 8))

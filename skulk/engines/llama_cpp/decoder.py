@@ -17,6 +17,7 @@ import numpy as np
 from skulk.engines.batching import Chunk, NoRoom, Wanted
 from skulk.engines.llama_cpp.loading import LibraryLog, threads
 from skulk.engines.sampling import most_probable
+from skulk.engines.schedule import tokens_max
 
 COPY_BYTES_MAX = 256 * 2**20
 """A copy of all cells of a sequence, used or not, that takes less than reading a few hundred tokens."""
@@ -63,7 +64,7 @@ class LlamaDecoder:
         )
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
         self.entries_max = slots if whole else 0
-        self._batch_tokens = chunk_tokens + slots
+        self._batch_tokens = tokens_max(chunk_tokens) + slots
         settings = library.llama_context_default_params()
         settings.n_ctx = context_tokens * slots
         settings.n_batch = settings.n_ubatch = self._batch_tokens

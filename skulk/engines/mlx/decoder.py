@@ -158,7 +158,8 @@ class MlxDecoder:
             if not math.isfinite(peak):
                 outcomes.append(ValueError(f"the highest logit is {peak}: the model's output is unusable"))
             else:
-                outcomes.append(np.array(rows[i]) if i in rows else index)
+                # A view: copies of this size are given back to the system and faulted in again with every token.
+                outcomes.append(np.array(rows[i], copy=False) if i in rows else index)
         return outcomes
 
     # --- the batch ------------------------------------------------------------------------------------------
