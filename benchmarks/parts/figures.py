@@ -22,7 +22,16 @@ def median(values: Sequence[float]) -> float:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process with all its threads, by the kernel's ticks (10 ms on Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return _seconds_in(Path(f"/proc/{pid}/stat"))
+
+
+def thread_seconds(pid: int) -> dict[int, float]:
+    """The same of each of its threads, by thread id."""
+    return {int(task.name): _seconds_in(task / "stat") for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+def _seconds_in(stat: Path) -> float:
+    fields = stat.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 

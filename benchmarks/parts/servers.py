@@ -23,7 +23,7 @@ from harness import HEAD
 
 from parts.answers import ask, chat
 from parts.cores import Cores, move
-from parts.figures import cpu_seconds
+from parts.figures import cpu_seconds, thread_seconds
 from parts.fleet import ENGINES, Node, deployment, free_port, until
 from parts.llama_server import llama_server
 from parts.models import Model
@@ -41,6 +41,8 @@ NAME = "bench"
 WARM_TOKENS = 16
 IDLE_SECONDS = 5.0
 END_SECONDS = 10.0
+COMPUTING_SHARE = 0.2
+"""A thread of our runner that takes at least this share of its CPU time is one that computes."""
 
 
 class Size(TypedDict):
@@ -112,12 +114,15 @@ def ours(
     """A daemon with one deployment, Ready and warm."""
     with node_for(model, base) as node:
         pid = serve(node, model, slots=slots, context_tokens=context_tokens)
-        # The first thread speaks to the daemon.
-        move(pid, cores.engine, lambda thread: thread != pid)
-        move(pid, cores.front, lambda thread: thread == pid)
         assert node.daemon is not None
         server = Server("skulk", node.port, NAME, temperature, pid, node.daemon.pid, launch=launch_file(node))
+        before = thread_seconds(pid)
         warm(server, slots)
+        # Others speak to the daemon, render prompts, watch.
+        spent = {thread: seconds - before.get(thread, 0.0) for thread, seconds in thread_seconds(pid).items()}
+        computing = {thread for thread, seconds in spent.items() if seconds >= COMPUTING_SHARE * sum(spent.values())}
+        move(pid, cores.engine, lambda thread: thread in computing)
+        move(pid, cores.front, lambda thread: thread not in computing)
         yield Server(**{**vars(server), "idle": idle_shares(pid, node.daemon.pid)})
 
 
