@@ -5,8 +5,9 @@ llama-server, mlx with mlx_lm.server. 1, 4, 8 and 16 clients each ask for 128 to
 16); few clients ask several times, so that every level has at least 16 (mlx: 4) answers. Both sides get the same
 prompts, which neither has seen before, in turn within each round, and have 16 slots.
 
-Prints medians over the rounds of: tokens per second of all clients together, seconds to the first token and between
-tokens (median and 95th percentile of a round), and CPU milliseconds per token of all processes that serve.
+Prints medians over the rounds, and the median of the rounds' ratios, of: tokens per second of all clients together,
+seconds to the first token and between tokens (median and 95th percentile of a round), and CPU milliseconds per token
+of all processes that serve.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from parts.answers import Answer, burst, check
 from parts.cores import Cores
 from parts.figures import ms, percentile, row
 from parts.prompts import prompt
-from parts.report import Options, Round, Work, compare, each_engine, in_turn, judged, keep, medians, options
+from parts.report import Options, Round, Work, compare, each_engine, in_turn, judged, keep, medians, options, ratios
 from parts.servers import Server, Size, described, ours, peer
 
 SLOTS = 16
@@ -85,20 +86,21 @@ def rounds_of(sides: Sequence[Server], streams: int, work: Work, rounds: int) ->
 def show(streams: int, found: dict[str, list[Round]]) -> None:
     (name, mine), (other, theirs) = ((side, medians(rounds)) for side, rounds in found.items())
     print(row(f"{streams} stream{'s' if streams > 1 else ''}", name, other, "ratio"))
-    speed, first = (mine[what] / theirs[what] for what in ("tokens per second", "first token p95"))
+    rates = ratios(*found.values())
+    speed, first = rates["tokens per second"], rates["first token p95"]
     goals = {
         "tokens per second": judged(f"at least {SPEED_MIN}", speed >= SPEED_MIN),
         "first token p95": judged(f"at most {FIRST_MAX}", first <= FIRST_MAX),
     }
     for what in mine:
         if what == "tokens per second":
-            compare(what, mine[what], theirs[what], lambda value: f"{value:.1f}", goals[what])
+            compare(what, mine[what], theirs[what], lambda value: f"{value:.1f}", goals[what], rates[what])
         elif what == "CPU per token":
-            compare(what, mine[what], theirs[what], ms)
+            compare(what, mine[what], theirs[what], ms, rate=rates[what])
             parts = (ms(mine[f"{what}, {part}"]) for part in ("engine", "gateway"))
             print("    of ours: engine {}, gateway {}".format(*parts))
         elif what.startswith(("first", "between")):
-            compare(what, mine[what], theirs[what], ms, goals.get(what, ""))
+            compare(what, mine[what], theirs[what], ms, goals.get(what, ""), rates[what])
     for side, values in ((name, mine), (other, theirs)):
         if abs(values["pieces of text per token"] - 1) > 0.02:
             print(

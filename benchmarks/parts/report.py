@@ -111,9 +111,18 @@ def medians(rounds: Sequence[Round]) -> dict[str, float]:
     return {name: median([one[name] for one in rounds]) for name in rounds[0]}
 
 
-def compare(what: str, ours: float, theirs: float, show: Show, goal: str = "") -> None:
-    """One line: both sides, and the first by the second."""
-    print(row(f"  {what}", show(ours), show(theirs), ratio(ours, theirs)) + (f"   {goal}" if goal else ""))
+def ratios(ours: Sequence[Round], theirs: Sequence[Round]) -> dict[str, float]:
+    """Medians of the first by the second, round by round: the two sides of a round had the same prompts, and the same
+    neighbours on the machine. What is 0 on the other side is left out."""
+    pairs = list(zip(ours, theirs, strict=True))
+    names = [name for name in ours[0] if all(other[name] for _, other in pairs)]
+    return {name: median([one[name] / other[name] for one, other in pairs]) for name in names}
+
+
+def compare(what: str, ours: float, theirs: float, show: Show, goal: str = "", rate: float | None = None) -> None:
+    """One line: both sides, and the first by the second (`rate`, where it is not of these two)."""
+    shown = ratio(ours, theirs) if rate is None else f"{rate:.2f}"
+    print(row(f"  {what}", show(ours), show(theirs), shown) + (f"   {goal}" if goal else ""))
 
 
 def ratio(ours: float, theirs: float) -> str:

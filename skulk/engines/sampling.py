@@ -122,8 +122,7 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
     if sampling.temperature <= 0:
         return token
     values = np.asarray(logits, dtype=np.float32)
-    ids: Indices | None = None
-    """Of those that are left, in vocabulary order; None stands for all."""
+    ids: Indices | None = None  # of those that are left, in vocabulary order; None stands for all
     if 0 < sampling.top_k < values.size:
         ids = _highest(values, sampling.top_k)
     weights = _weights(values if ids is None else values[ids], values[token], sampling.temperature)

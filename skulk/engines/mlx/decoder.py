@@ -1,7 +1,8 @@
 """An mlx-lm model with the KV caches of many sequences.
 
-A prompt is read into a cache of its own. Sequences that generate share batch caches of mlx-lm, a row each, padded on
-the left to the longest; who comes is appended, who goes is cut out. Called by one thread only.
+A prompt is read into a cache of its own; short new ones are read together first. Sequences that generate share batch
+caches of mlx-lm, a row each, padded on the left to the longest; who comes is appended, who goes is cut out. Called by
+one thread only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from skulk.engines.batching import Chunk, Wanted
 
 ENTRIES_MAX = 16
 """Kept conversations beyond those that run: their memory is freed as soon as somebody needs it."""
+TOGETHER_MAX = 8
+"""So many new prompts are read in one pass, if none is shorter than half of the longest."""
 CACHE_CLEAR_STEPS = 256
 """mlx keeps freed buffers for reuse; while a cache grows they never fit again and pile up."""
 
@@ -43,6 +46,7 @@ class MlxDecoder:
         plain = all(type(layer) is self._caches.KVCache for layer in layers)
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
         self.entries_max = ENTRIES_MAX if plain else 0
+        self._plain = plain
         self._batches = all(hasattr(layer, "merge") for layer in layers)
         """Kinds of caches that cannot be joined are run one after the other."""
         self._open: set[Cache] = set()
@@ -90,14 +94,21 @@ class MlxDecoder:
 
     def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
         outcomes: list[Any] = [None] * len(chunks)
+        first: dict[int, Chunk[Cache]] = {}
         last: dict[int, Chunk[Cache]] = {}
         for i, chunk in enumerate(chunks):
+            # Logits would be computed of every token of a chunk, so the last one goes by itself.
             before = len(chunk.tokens) - (chunk.wanted is not Wanted.NOTHING)
             if before > 0:
-                # Logits would be computed of every token of a chunk, so the last one goes by itself.
-                outcomes[i] = self._alone(Chunk(chunk.handle, chunk.tokens[:before], chunk.start, Wanted.NOTHING))
-            if before < len(chunk.tokens) and outcomes[i] is None:
+                first[i] = Chunk(chunk.handle, chunk.tokens[:before], chunk.start, Wanted.NOTHING)
+            if before < len(chunk.tokens):
                 last[i] = Chunk(chunk.handle, chunk.tokens[before:], chunk.start + before, chunk.wanted)
+        for group in self._groups(first):
+            if len(group) == 1 or not self._begin_together([first[i] for i in group]):
+                for i in group:
+                    outcomes[i] = self._alone(first[i])
+                    if outcomes[i] is not None:
+                        last.pop(i, None)
         # A batch of caches cannot be made of an empty one, and one sequence needs none.
         alone = not self._batches or (len(last) == 1 and not self._rows)
         single = {i: chunk for i, chunk in last.items() if alone or chunk.start == 0}
@@ -110,6 +121,40 @@ class MlxDecoder:
         if self._steps % CACHE_CLEAR_STEPS == 0 or len(last) < len(chunks):
             self._mx.clear_cache()
         return outcomes
+
+    def _groups(self, chunks: Mapping[int, Chunk[Cache]]) -> list[list[int]]:
+        """What is read in one pass: beginnings of about the same length, everything else by itself."""
+        groups: list[list[int]] = []
+        longest = 0
+        for i in sorted(chunks, key=lambda i: -len(chunks[i].tokens)):
+            length = len(chunks[i].tokens)
+            if not self._plain or chunks[i].start > 0:
+                groups.append([i])
+            elif longest and 2 * length >= longest and len(groups[0]) < TOGETHER_MAX:
+                groups[0].append(i)
+            else:
+                groups.insert(0, [i])
+                longest = length
+        return groups
+
+    def _begin_together(self, chunks: Sequence[Chunk[Cache]]) -> bool:
+        """The first tokens of new sequences, padded on the left. False when it failed, and nothing has changed."""
+        longest = max(len(chunk.tokens) for chunk in chunks)
+        padding = [longest - len(chunk.tokens) for chunk in chunks]
+        rows = [[0] * pad + list(chunk.tokens) for pad, chunk in zip(padding, chunks, strict=True)]
+        batch = [self._caches.BatchKVCache(padding) for _ in chunks[0].handle.layers or ()]
+        for layer in batch:
+            layer.step = longest  # it lives for one pass: no room to grow
+        try:
+            self._model(self._mx.array(rows), cache=batch)
+            caches = [[layer.extract(row) for layer in batch] for row in range(len(chunks))]
+            self._mx.eval([layer.state for layers in caches for layer in layers])
+        except Exception as error:  # noqa: BLE001  (each is tried by itself)
+            _memory_or(error)
+            return False
+        for chunk, layers in zip(chunks, caches, strict=True):
+            chunk.handle.layers, chunk.handle.length = layers, len(chunk.tokens)
+        return True
 
     def _alone(self, chunk: Chunk[Cache]) -> Any:
         """A chunk of a sequence with a cache of its own."""

@@ -23,6 +23,9 @@ PREFILL_CHUNK_TOKENS_CPU = 64
 """On a CPU the cost is linear in the tokens from 16 up (5.3 CPU-seconds for 512 tokens of a 3 M parameter model,
 whatever the chunk), so small chunks cost nothing and keep a step far from its deadline. Never chosen by the clock:
 how a prompt is cut can change the last bits of bfloat16 results."""
+PREFILL_CHUNK_TOKENS_CPU_FLOAT32 = 256
+"""Products of float32 matrices are the ones for which mlx has a library on CPUs: there a token of many costs a tenth of
+one alone, and a step more is what costs."""
 
 
 class MlxEngine:
@@ -43,8 +46,8 @@ class MlxEngine:
         self.version = prepare_library(launch.backend)
         self._mx = importlib.import_module("mlx.core")
         on_cpu = self._mx.default_device() == self._mx.cpu
-        chunk_tokens = PREFILL_CHUNK_TOKENS_CPU if on_cpu else PREFILL_CHUNK_TOKENS
         self._loaded = load_model(Path(launch.model_dir), progress)
+        chunk_tokens = self._chunk_tokens_cpu() if on_cpu else PREFILL_CHUNK_TOKENS
         decoder = MlxDecoder(self._loaded.model, context_tokens=launch.context_tokens, slots=self.slots)
         pieces = [self._loaded.vocabulary.data(token) for token in range(self._vocabulary_size())]
         self._piece_bytes_max = max(map(len, pieces))
@@ -89,6 +92,11 @@ class MlxEngine:
         # The only one of the library's functions that lets other threads run meanwhile.
         (encoded,) = self._loaded.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return tuple(encoded.ids)
+
+    def _chunk_tokens_cpu(self) -> int:
+        arrays = importlib.import_module("mlx.utils").tree_flatten(self._loaded.model.parameters())
+        plain = all(array.dtype == self._mx.float32 for _, array in arrays)
+        return PREFILL_CHUNK_TOKENS_CPU_FLOAT32 if plain else PREFILL_CHUNK_TOKENS_CPU
 
     def _vocabulary_size(self) -> int:
         """Rows of the output: models are padded beyond their tokenizer."""
