@@ -1,8 +1,8 @@
 """Many streams at once: our endpoint against the server that comes with the same library, on the same model file.
 
 `python benchmarks/serving.py [--engine llama_cpp|mlx] [--rounds N] [--quick] [--json FILE]`. llama_cpp is compared with
-llama-server, mlx with mlx_lm.server. 1, 4, 8 and 16 clients each ask for 128 tokens after a prompt of 64 (mlx: 16 and
-16); few clients ask several times, so that every level has at least 16 (mlx: 4) answers. Both sides get the same
+llama-server, mlx with mlx_lm.server. 1, 4, 8 and 16 clients each ask for 128 tokens after a prompt of 64 (mlx: 32 and
+32); few clients ask several times, so that every level has at least 16 (mlx: 4) answers. Both sides get the same
 prompts, which neither has seen before, in turn within each round, and have 16 slots.
 
 Prints medians over the rounds, and the median of the rounds' ratios, of: tokens per second of all clients together,

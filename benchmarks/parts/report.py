@@ -32,7 +32,7 @@ class Work:
     answers_min: int
 
 
-WORK = {"llama_cpp": Work(64, 128, 16), "mlx": Work(16, 16, 4)}
+WORK = {"llama_cpp": Work(64, 128, 16), "mlx": Work(32, 32, 4)}
 """On a CPU mlx needs some 66 ms for a token of the small model in 4 bits, prompt or answer, llama.cpp 3."""
 QUICK_WORK = Work(32, 16, 1)
 
