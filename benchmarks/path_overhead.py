@@ -13,25 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parts import ROOT
 from parts.answers import burst, check
 from parts.cores import Cores, move
 from parts.figures import median, ms, percentile, row
-from parts.fleet import ENGINES
+from parts.processes import engine_process, exchange
 from parts.prompts import prompt
 from parts.report import Options, Round, Work, each_engine, in_turn, judged, keep, medians, options
-from parts.servers import Server, Size, described, ours, preloads
-
-from skulk.adapters.engine_envs import ensure
-from skulk.adapters.runners import child_environment
+from parts.servers import Server, Size, described, ours
 
 SLOTS = 8
 CONTEXT_TOKENS = 1024
@@ -53,39 +47,13 @@ class Bare:
         return exchange(self.process, {"texts": list(texts), "tokens": tokens, "temperature": self.temperature})
 
 
-def exchange(process: subprocess.Popen[str], order: object | None) -> dict[str, Any]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    if order is not None:
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-    line = process.stdout.readline()
-    if not line:
-        raise RuntimeError(f"the bare engine ended with {process.wait()}; see its log")
-    return dict(json.loads(line))
-
-
 @contextlib.contextmanager
 def bare_loop(engine: str, launch: Path, base: Path, cores: Cores, temperature: float) -> Iterator[Bare]:
-    python, script = ensure(engine, ENGINES).python, ROOT / "benchmarks" / "parts" / "bare_engine.py"
     base.mkdir()
-    with (base / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [python, "-I", "-B", script, ROOT, launch],
-            cwd=base,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=child_environment(os.environ, preloads(engine)),
-        )
-    try:
+    with engine_process(engine, "bare_engine.py", str(launch), base) as process:
         ready = exchange(process, None)
         move(process.pid, cores.engine)
         yield Bare(process, ready["slots"], temperature)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def endpoint_round(server: Server, rounds: Sequence[Sequence[str]], tokens: int) -> Round:

@@ -9,19 +9,12 @@ Prints medians of CPU microseconds per draw.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 
-from parts import ROOT
 from parts.cores import Cores, move
 from parts.figures import row
-from parts.fleet import ENGINES
+from parts.processes import engine_process, exchange
 from parts.report import Options, Round, compare, each_engine, keep, medians, options
-
-from skulk.adapters.engine_envs import ensure
-from skulk.adapters.runners import child_environment
 
 VOCABULARY = 151_936
 DRAWS, QUICK_DRAWS = 300, 50
@@ -38,32 +31,16 @@ def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
     about = f"{engine}; a vocabulary of {VOCABULARY} tokens"
     print(about)
     draws = QUICK_DRAWS if asked.quick else DRAWS
-    python, script = ensure(engine, ENGINES).python, ROOT / "benchmarks" / "parts" / "bare_sampling.py"
     figures: dict[str, list[Round]] = {}
-    with (base / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [python, "-I", "-B", script, ROOT, engine],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=child_environment(os.environ, {}),
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with process:
-            move(process.pid, cores.engine)
-            for settings in SETTINGS:
-                name = ", ".join(f"{what} {value:g}" for what, value in settings.items())
-                figures[name] = []
-                for number in range(asked.rounds):
-                    order = {"settings": settings, "draws": draws, "size": VOCABULARY, "number": number}
-                    process.stdin.write(json.dumps(order) + "\n")
-                    process.stdin.flush()
-                    if not (line := process.stdout.readline()):
-                        raise RuntimeError(f"it ended with {process.wait()}: {(base / 'log').read_text('utf-8')}")
-                    figures[name].append({side: cpu / draws for side, cpu in json.loads(line).items()})
-            process.stdin.close()
+    with engine_process(engine, "bare_sampling.py", engine, base) as process:
+        move(process.pid, cores.engine)
+        for settings in SETTINGS:
+            name = ", ".join(f"{what} {value:g}" for what, value in settings.items())
+            figures[name] = []
+            for number in range(asked.rounds):
+                order = {"settings": settings, "draws": draws, "size": VOCABULARY, "number": number}
+                spent = exchange(process, order)
+                figures[name].append({side: cpu / draws for side, cpu in spent.items()})
     print(row("CPU per draw", "skulk", LIBRARIES[engine], "ratio"))
     for name, rounds in figures.items():
         middle = medians(rounds)

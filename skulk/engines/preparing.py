@@ -41,7 +41,9 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Unprepared:
+class Declined:
+    """A request that is not begun, and why."""
+
     request: RequestId
     refusal: RunnerRefusal
 
@@ -58,7 +60,7 @@ class Preparer(threading.Thread):
         pulse: Pulse,
         flight: FlightRecorder,
         wanted: Callable[[RequestId], bool],
-        hand_over: Callable[[Prepared | Unprepared], None],
+        hand_over: Callable[[Prepared | Declined], None],
     ) -> None:
         super().__init__(name="preparing", daemon=True)
         self._engine = engine
@@ -81,20 +83,20 @@ class Preparer(threading.Thread):
             self._hand_over(self._prepared(begin))
             self._pulse.beat(Activity.IDLE)
 
-    def _prepared(self, begin: Begin) -> Prepared | Unprepared:
+    def _prepared(self, begin: Begin) -> Prepared | Declined:
         request = begin.request
         if not self._wanted(request.id):
-            return Unprepared(request.id, RunnerRefusal(ENG_GENERATE.id, "nobody waits for it", 500))
+            return Declined(request.id, RunnerRefusal(ENG_GENERATE.id, "nobody waits for it", 500))
         self._flight.note(Phase.PROMPT_BUILD, request=request.id)
         try:
             prompt = self._engine.render(request)
             most = budget(prompt, request.max_tokens, self._context_tokens, self._max_tokens_default)
         except RequestError as error:
-            return Unprepared(request.id, refusal_of(error))
+            return Declined(request.id, refusal_of(error))
         except Exception as error:
             log.exception("request %s could not be rendered", request.id)
             text = f"{type(error).__name__} while rendering: {error}"
-            return Unprepared(request.id, RunnerRefusal(ENG_GENERATE.id, text, 500))
+            return Declined(request.id, RunnerRefusal(ENG_GENERATE.id, text, 500))
         return Prepared(begin, prompt, most)
 
 

@@ -43,14 +43,13 @@ from skulk.engines.admission import max_tokens_default
 from skulk.engines.connection import Connection
 from skulk.engines.engine import Emission, Engine
 from skulk.engines.flight import FlightRecorder, Phase
-from skulk.engines.preparing import Begin
+from skulk.engines.preparing import Begin, Declined
 from skulk.engines.queue import Queue, cancelled, draining, too_late
 from skulk.engines.records import Records
 from skulk.engines.resident import resident_bytes
 from skulk.engines.watchdog import Pulse
 from skulk.engines.worker import (
     Broken,
-    Declined,
     Drop,
     PhaseChanged,
     Released,

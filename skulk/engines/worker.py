@@ -28,7 +28,7 @@ from skulk.core.errors import (
 from skulk.engines.admission import accepted
 from skulk.engines.engine import Emission, Engine, Job
 from skulk.engines.flight import FlightRecorder, Phase
-from skulk.engines.preparing import Begin, Prepared, Preparer, Unprepared, refusal_of
+from skulk.engines.preparing import Begin, Declined, Prepared, Preparer, refusal_of
 from skulk.engines.watchdog import Activity, Pulse
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Drop:
 
 
 Order = Begin | Drop
-_Inbox = Prepared | Unprepared | Drop
+_Inbox = Prepared | Declined | Drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,6 @@ class Took:
     accepted: Accepted
     at: float
     """Monotonic seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Declined:
-    request: RequestId
-    refusal: RunnerRefusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +189,7 @@ class Worker(threading.Thread):
             match order:
                 case Drop(request):
                     self._drop(request)
-                case Unprepared(request, refusal):
+                case Declined(request, refusal):
                     if self._arrives(request):
                         self._decline(request, refusal)
                 case Prepared(begin):

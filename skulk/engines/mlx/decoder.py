@@ -46,7 +46,6 @@ class MlxDecoder:
         plain = all(type(layer) is self._caches.KVCache for layer in layers)
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
         self.entries_max = ENTRIES_MAX if plain else 0
-        self._plain = plain
         self._batches = all(hasattr(layer, "merge") for layer in layers)
         """Kinds of caches that cannot be joined are run one after the other."""
         self._open: set[Cache] = set()
@@ -128,7 +127,7 @@ class MlxDecoder:
         longest = 0
         for i in sorted(chunks, key=lambda i: -len(chunks[i].tokens)):
             length = len(chunks[i].tokens)
-            if not self._plain or chunks[i].start > 0:
+            if self.entries_max == 0 or chunks[i].start > 0:
                 groups.append([i])
             elif longest and 2 * length >= longest and len(groups[0]) < TOGETHER_MAX:
                 groups[0].append(i)
