@@ -33,6 +33,9 @@ OVERHEAD_BYTES = 128 * MIB
 # those of the feed-forward layers: three to four times the hidden size, in 4 bytes, a few of them at once).
 STEP_TOKENS = 512
 ACTIVATION_BYTES = 64
+# These allocate their KV cache once. With others sequences share an array per layer, and for a moment there are two of
+# one layer: whenever a sequence joins or leaves.
+FIXED_CACHE_ENGINES = frozenset({"llama_cpp", "llama_server"})
 # What a cached number takes of the two bytes that it has by default: `q8_0` stores 32 of them in 34 bytes.
 KV_CACHE_SHARES = {"f16": (1, 1), "q8_0": (17, 32)}
 KV_CACHE_DEFAULT = "f16"
@@ -57,7 +60,7 @@ class Footprint:
     weights_bytes: int
     """Size of the weights times the engine's factor."""
     kv_bytes: int
-    """For all sequences together."""
+    """For all sequences together, with what batching them takes for a moment."""
     overhead_bytes: int
     total_bytes: int
     context_tokens: int
@@ -103,10 +106,15 @@ def kv_bytes(kv: KvShape, context_tokens: int) -> int:
     Attention caches a key and a value vector per KV head, token and layer; a sliding window caps the tokens; MLA
     caches one compressed vector (rank + rotary part) instead of the two; recurrent state does not grow.
     """
-    window = min(context_tokens, kv.window_tokens) if kv.window_tokens else context_tokens
-    layer_tokens = kv.full_layers * context_tokens + kv.windowed_layers * window
+    full, windowed = _layers_bytes(kv, context_tokens)
+    return kv.full_layers * full + kv.windowed_layers * windowed + kv.recurrent_bytes
+
+
+def _layers_bytes(kv: KvShape, context_tokens: int) -> tuple[int, int]:
+    """Bytes of one sequence in one layer that attends over everything, and in one with a window."""
     token_elements = kv.mla_rank + kv.mla_rope_dim if kv.mla_rank else 2 * kv.kv_heads * kv.head_dim
-    return layer_tokens * token_elements * kv.element_bytes + kv.recurrent_bytes
+    window = min(context_tokens, kv.window_tokens) if kv.window_tokens else context_tokens
+    return context_tokens * token_elements * kv.element_bytes, window * token_elements * kv.element_bytes
 
 
 def kv_cache_of(deployment: Deployment) -> str:
@@ -122,7 +130,11 @@ def footprint(
     percent = WEIGHTS_PERCENT.get(engine, WEIGHTS_PERCENT_DEFAULT)
     weights = -(-card.storage_bytes * percent // 100)
     part, whole = KV_CACHE_SHARES[kv_cache]
-    kv = -(-kv_bytes(card.kv, context_tokens) * concurrency * part // whole)
+    sequence = kv_bytes(card.kv, context_tokens)
+    if engine not in FIXED_CACHE_ENGINES and concurrency > 1:
+        full, windowed = _layers_bytes(card.kv, context_tokens)
+        sequence += full if card.kv.full_layers else windowed if card.kv.windowed_layers else 0
+    kv = -(-sequence * concurrency * part // whole)
     overhead = OVERHEAD_BYTES + STEP_TOKENS * card.hidden_size * ACTIVATION_BYTES
     return Footprint(weights, kv, overhead, weights + kv + overhead, context_tokens, concurrency)
 

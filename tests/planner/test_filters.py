@@ -123,7 +123,7 @@ def verdict(found: Blueprint) -> tuple[Reason, str]:
             {"concurrency": 64},
             {},
             Reason.INSUFFICIENT_MEMORY,
-            "a has 1.5 GiB free of 1.5 GiB, needed are 2.6 GiB = weights 1.4 GiB + KV 1.0 GiB (64 × 4096 tokens)"
+            "a has 1.5 GiB free of 1.5 GiB, needed are 2.9 GiB = weights 1.4 GiB + KV 1.3 GiB (64 × 4096 tokens)"
             " + overhead 256 MiB",
         ),
         (
@@ -132,8 +132,8 @@ def verdict(found: Blueprint) -> tuple[Reason, str]:
             {"concurrency": 64},
             {},
             Reason.CONTEXT_TOO_LARGE,
-            "a has 1.8 GiB free of 1.8 GiB, needed are 2.6 GiB = weights 1.4 GiB + KV 1.0 GiB (64 × 4096 tokens)"
-            " + overhead 256 MiB; 1280 tokens would fit",
+            "a has 1.8 GiB free of 1.8 GiB, needed are 2.9 GiB = weights 1.4 GiB + KV 1.3 GiB (64 × 4096 tokens)"
+            " + overhead 256 MiB; 1024 tokens would fit",
         ),
         (
             node("a"),

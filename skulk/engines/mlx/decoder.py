@@ -209,32 +209,50 @@ class MlxDecoder:
     # --- the batch ------------------------------------------------------------------------------------------
 
     def _put_in(self, handles: list[Cache]) -> None:
+        """Layer by layer, so that there are never two copies of more than one."""
         if not handles:
             return
-        columns = zip(*(handle.layers or () for handle in handles), strict=True)
-        joined = [layers[0].merge(list(layers)) for layers in columns]
-        if self._rows:
-            for batch, more in zip(self._batch, joined, strict=True):
-                batch.extend(more)
-        else:
-            self._batch = joined
+        own = [handle.layers or [] for handle in handles]
+        for i in range(len(own[0])):
+            joined = own[0][i].merge([layers[i] for layers in own])
+            if self._rows:
+                self._batch[i].extend(joined)
+            else:
+                self._batch.append(joined)
+            del joined
+            for layers in own:
+                layers[i] = None
+            self._settle(self._batch[i])
         for handle in handles:
             handle.layers = None
         self._rows += handles
 
     def _take_out(self, handles: list[Cache]) -> None:
-        """Rows that are still open get caches of their own; the others are dropped."""
+        """Rows that are still open get caches of their own; the others are dropped. Layer by layer too."""
         if not handles:
             return
-        for handle in handles:
-            if handle in self._open:
-                handle.layers = self._row(handle)
+        leaving = [(handle, self._rows.index(handle)) for handle in handles if handle in self._open]
         kept = [i for i, handle in enumerate(self._rows) if handle not in handles]
+        own: list[list[Any]] = [[] for _ in leaving]
+        for i, batch in enumerate(self._batch):
+            for layers, (_, row) in zip(own, leaving, strict=True):
+                layers.append(batch.extract(row))
+                self._settle(layers[-1])
+            if kept:
+                batch.filter(kept)
+                self._settle(batch)
+            else:
+                self._batch[i] = None
+        for layers, (handle, _) in zip(own, leaving, strict=True):
+            handle.layers = layers
         self._rows = [self._rows[i] for i in kept]
         if not kept:
             self._batch = []
-        for batch in self._batch:
-            batch.filter(kept)
+
+    def _settle(self, layer: Any) -> None:
+        """Compute it, and give back what it was computed from."""
+        self._mx.eval(layer.state)
+        self._mx.clear_cache()
 
     def _row(self, handle: Cache) -> list[Any]:
         """A copy of a row as caches of their own."""

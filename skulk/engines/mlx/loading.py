@@ -6,10 +6,12 @@ No network, no code from the model's repository, no change to the limits of this
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,14 @@ from skulk.engines.vocabulary import Vocabulary, vocabulary_from_json
 
 LOAD_CHUNK_BYTES = 256 * 1024 * 1024
 """Weights are read in pieces of about this size, so that progress can be told between them."""
+BUFFERS_KEPT_BYTES_CPU = 16 * 1024 * 1024
+"""What mlx keeps of freed buffers for reuse: a step's activations. Without a limit, caches that have grown stay there
+beside those that replaced them."""
+MAPPED_BYTES_MIN = 256 * 1024
+"""The C library maps buffers from this size on, and gives them back to the system when they are freed. By default it
+raises that threshold to the largest buffer freed so far (up to 32 MiB), and smaller ones leave holes in its heap."""
+M_MMAP_THRESHOLD = -3
+"""Of glibc's malloc.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,9 @@ def prepare_library(backend: str) -> str:
         raise EngineFailure(ENG_BROKEN, f"the environment cannot import mlx-lm: {error}") from error
     if backend == "mlx-cpu":
         mx.set_default_device(mx.cpu)
+        mx.set_cache_limit(BUFFERS_KEPT_BYTES_CPU)
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+            libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
     elif mx.metal.is_available():
         # Weights that the system pages out make every token wait for them.
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
