@@ -24,8 +24,8 @@ from skulk.engines.prefixes import Kept, Prefixes, common_length
 from skulk.engines.sampling import adjusted, is_adjusted, logprobs_of, masked, sample
 from skulk.engines.schedule import Unread, prompt_shares
 
-SHARED_TOKENS_MIN = 32
-"""A shorter beginning in common (templates begin alike) is not worth a copy or a wait: reading it takes less."""
+AWAITED_TOKENS_MIN = 32
+"""A shorter beginning in common (templates begin alike) is not worth waiting for another sequence that reads it."""
 
 TAIL_TOKENS_MAX = 8
 """So little of a kept sequence is not worth a copy of all that comes before."""
@@ -62,6 +62,8 @@ class Decoder(Protocol[H]):
 
     entries_max: int
     """How many finished sequences may stay in the cache; 0 where a part of a sequence cannot be reused."""
+    shared_tokens_min: int
+    """A shorter beginning of a kept sequence is not worth a copy: reading it takes less."""
 
     def has_room(self, tokens: int) -> bool:
         """Is there memory for so many tokens beyond what open sequences hold?"""
@@ -162,7 +164,7 @@ class Batch(Generic[H]):
             constraint = self._grammars.start(job.grammar, job.reasoning)
         kept, shared = self._kept_of(job.prompt)
         ahead, common = self._ahead(job.prompt)
-        if ahead is not None and common >= shared + SHARED_TOKENS_MIN:
+        if ahead is not None and common >= shared + AWAITED_TOKENS_MIN:
             sequence = _Sequence(job, self._open(), constraint, awaits=ahead, awaits_tokens=common)
             self._running[job.request] = sequence
             self._follow(sequence)
@@ -206,7 +208,7 @@ class Batch(Generic[H]):
         kept, shared = self._prefixes.find(prompt)
         # The last token of the prompt is always computed: its logits are the first answer.
         shared = min(shared, len(prompt) - 1)
-        return (kept, shared) if kept is not None and shared >= SHARED_TOKENS_MIN else (None, 0)
+        return (kept, shared) if kept is not None and shared >= self._decoder.shared_tokens_min else (None, 0)
 
     def _reuse(self, kept: Kept[H], shared: int) -> H:
         """A cache with the first `shared` tokens of a kept one: a copy, or the kept one itself where that loses nothing
@@ -268,7 +270,7 @@ class Batch(Generic[H]):
             prompt = sequence.job.prompt
             kept, shared = self._kept_of(prompt)
             sequence.awaits, common = self._ahead(prompt, before=sequence.job.request)
-            if sequence.awaits is not None and common >= shared + SHARED_TOKENS_MIN:
+            if sequence.awaits is not None and common >= shared + AWAITED_TOKENS_MIN:
                 sequence.awaits_tokens = common
                 continue
             sequence.awaits = None

@@ -1,7 +1,9 @@
 """The runner's I/O thread: the daemon's messages in, frames out, and nothing that could keep it from answering.
 
-It owns queue, records and phase; the engine thread (`skulk.engines.worker`) owns the engine. The two exchange
-values only. What ends the process is decided here, except a wedge, which is the watchdog's.
+It owns queue, records and phase; the engine thread (`skulk.engines.worker`) owns the engine. The two exchange values,
+with one exception: where nothing else waits to be sent, the engine thread writes the tokens of a step itself, because
+waking this one for each of them takes three times as long. Everything here happens under one lock for its sake.
+What ends the process is decided here, except a wedge, which is the watchdog's.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
+from typing import TypeVarTuple
 
 import skulk
 from skulk.core.domain.ids import RequestId
@@ -41,7 +45,7 @@ from skulk.core.wire.runner import (
 )
 from skulk.engines.admission import max_tokens_default
 from skulk.engines.connection import Connection
-from skulk.engines.engine import Emission, Engine
+from skulk.engines.engine import Engine
 from skulk.engines.flight import FlightRecorder, Phase
 from skulk.engines.preparing import Begin, Declined
 from skulk.engines.queue import Queue, cancelled, draining, too_late
@@ -77,6 +81,8 @@ LOAD_REPORT_SHARE = 0.01
 """Progress finer than a percent is nobody's business."""
 READ_BYTES = 256 * 1024
 
+Values = TypeVarTuple("Values")
+
 
 class Runner:
     """One process' worth of state. `run` returns the last words; the caller ends the process."""
@@ -97,13 +103,18 @@ class Runner:
         """With the engine, neither accepted nor refused yet. Whoever leaves it early was cancelled meanwhile."""
         self._daemon: Connection | None = None
         self._alone_since: float | None = time.monotonic()
+        self._lock = threading.Lock()
+        """Held by this thread whenever it changes anything above."""
+        self._reported = self._handled = 0
+        """Events of the engine thread that came here, and those that were dealt with."""
         self._worker: Worker
+        self._loop: asyncio.AbstractEventLoop
         self._end: asyncio.Future[LastWords]
 
     async def run(self) -> LastWords:
         """Listen, bring the engine up, work until something ends it."""
-        loop = asyncio.get_running_loop()
-        self._end = loop.create_future()
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.create_future()
         self.flight.note(Phase.CREATED, self._launch.uid)
         self._worker = Worker(
             self._engine,
@@ -111,7 +122,7 @@ class Runner:
             self.pulse,
             self.preparing,
             self.flight,
-            lambda event: _hand_over(loop, self._happened, event),
+            self._report,
             max_tokens_default(os.environ),
         )
         server = await asyncio.start_unix_server(self._converse, sock=self._listener)
@@ -122,12 +133,18 @@ class Runner:
             task.cancel()
         self.flight.note(Phase.SHUTDOWN_CLEANUP, words.message)
         if self._daemon is not None:
+            with self._lock:
+                self._daemon.send_rest()
             await self._daemon.flush(FLUSH_SECONDS_MAX)
         server.close()
         return words
 
     def stop(self, why: str) -> None:
         """End with exit code 0; what runs is cancelled."""
+        with self._lock:
+            self._stop(why)
+
+    def _stop(self, why: str) -> None:
         self._refuse_waiting(draining())
         self._cancel_everything(why)
         self._finish(LastWords(0, None, why))
@@ -144,12 +161,14 @@ class Runner:
                 if not data:
                     break
                 for message in decoder.feed(data):
-                    self._received(connection, message)
+                    with self._lock:
+                        self._received(connection, message)
         except (WireError, OSError, TimeoutError) as error:
             log.warning("connection closed: %s", error or type(error).__name__)
         finally:
-            connection.close()
-            self._lost(connection)
+            with self._lock:
+                connection.close()
+                self._lost(connection)
 
     def _received(self, connection: Connection, message: AnyMessage) -> None:
         if isinstance(message, Attach):
@@ -169,7 +188,7 @@ class Runner:
             case Drain():
                 self._drain()
             case Stop():
-                self.stop("stopped by the daemon")
+                self._stop("stopped by the daemon")
             case Describe():
                 self._send(Flight(self.flight.records()))
             case _:
@@ -284,7 +303,38 @@ class Runner:
 
     # --- the engine's side ----------------------------------------------------------------------------------
 
+    def _report(self, event: WorkerEvent) -> None:
+        """Called in the engine's thread."""
+        if isinstance(event, Stepped) and self._sends_at_once(event):
+            return
+        self._reported += 1
+        self._hand_over(self._happened, event)
+
+    def _sends_at_once(self, event: Stepped) -> bool:
+        """In the engine's thread: nothing waits, neither for the other thread nor for the daemon."""
+        if self._reported != self._handled or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            daemon = self._daemon
+            if daemon is not None and not daemon.can_send_at_once():
+                return False
+            step = self._recorded(event)
+            if step is not None and daemon is not None and not daemon.send_at_once(step):
+                self._hand_over(daemon.send_rest)
+            return True
+        finally:
+            self._lock.release()
+
+    def _hand_over(self, act: Callable[[*Values], None], *values: *Values) -> None:
+        def locked() -> None:
+            with self._lock:
+                act(*values)
+
+        with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending and nobody listens
+            self._loop.call_soon_threadsafe(locked)
+
     def _happened(self, event: WorkerEvent) -> None:
+        self._handled += 1
         match event:
             case PhaseChanged(phase, share):
                 self._engine_phase(phase, share)
@@ -296,8 +346,9 @@ class Runner:
             case Declined(request, refusal):
                 if self._begun.pop(request, None) is not None:
                     self._refuse(request, refusal)
-            case Stepped(emissions, at):
-                self._pass_on(emissions, at)
+            case Stepped():
+                if (step := self._recorded(event)) is not None:
+                    self._send(step)
             case StepFailed(requests, message):
                 self._end_with_error(requests, f"{ENG_GENERATE.id} {message}")
             case Released(request):
@@ -321,15 +372,14 @@ class Runner:
         self._phase = phase
         self._send_phase()
 
-    def _pass_on(self, emissions: tuple[Emission, ...], at: float) -> None:
+    def _recorded(self, event: Stepped) -> Step | None:
         entries: list[tuple[RequestId, Tokens]] = []
-        for e in emissions:
+        for e in event.emissions:
             error = f"{ENG_GENERATE.id} {e.error}" if e.error is not None else None
-            tokens = self._records.append(e.request, e.ids, e.data, e.finish, error, e.logprobs, at)
+            tokens = self._records.append(e.request, e.ids, e.data, e.finish, error, e.logprobs, event.at)
             if tokens is not None:
                 entries.append((e.request, tokens))
-        if entries:
-            self._send(Step(tuple(entries)))
+        return Step(tuple(entries)) if entries else None
 
     def _end_with_error(self, requests: tuple[RequestId, ...], message: str) -> None:
         for request in requests:
@@ -350,39 +400,38 @@ class Runner:
 
     async def _beat(self) -> None:
         while True:
-            self._send(
-                Heartbeat(
-                    phase=self._phase.value,
-                    progress=self.pulse.progress + self.preparing.progress,
-                    running=len(self._queue.running),
-                    waiting=len(self._queue.waiting),
-                    resident_bytes=resident_bytes(self.pulse.memory_bytes),
+            with self._lock:
+                self._send(
+                    Heartbeat(
+                        phase=self._phase.value,
+                        progress=self.pulse.progress + self.preparing.progress,
+                        running=len(self._queue.running),
+                        waiting=len(self._queue.waiting),
+                        resident_bytes=resident_bytes(self.pulse.memory_bytes),
+                    )
                 )
-            )
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _watch_clock(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            now = time.monotonic()
-            self._queue, late = self._queue.expire(now)
-            for waiting in late:
-                self._refuse(waiting.request.id, too_late(waiting))
-            if self._alone_since is not None:
-                self._alone_for(now - self._alone_since)
+            with self._lock:
+                self._look_at_clock(time.monotonic())
+
+    def _look_at_clock(self, now: float) -> None:
+        self._queue, late = self._queue.expire(now)
+        for waiting in late:
+            self._refuse(waiting.request.id, too_late(waiting))
+        if self._alone_since is not None:
+            self._alone_for(now - self._alone_since)
 
     def _alone_for(self, seconds: float) -> None:
         if seconds >= AWAY_SECONDS_MAX:
             self._refuse_waiting(cancelled("no daemon came back"))
             self._cancel_everything("no daemon came back")
         if seconds >= self._launch.orphan_seconds:
-            self.stop(f"orphaned: no daemon for {self._launch.orphan_seconds:g} s")
+            self._stop(f"orphaned: no daemon for {self._launch.orphan_seconds:g} s")
 
     def _finish(self, words: LastWords) -> None:
         if not self._end.done():
             self._end.set_result(words)
-
-
-def _hand_over(loop: asyncio.AbstractEventLoop, receive: Callable[[WorkerEvent], None], event: WorkerEvent) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending and nobody listens
-        loop.call_soon_threadsafe(receive, event)

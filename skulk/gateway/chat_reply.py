@@ -212,14 +212,14 @@ class ChatReply(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _closable(frames: AsyncIterator[Tokens]) -> AsyncGenerator[Tokens, None]:
+def _closable(frames: AsyncIterator[Tokens]) -> AsyncGenerator[Tokens, None]:
     """An iterator as a generator, so that leaving it early closes it at once and not when it is collected."""
-    try:
-        async for tokens in frames:
-            yield tokens
-    finally:
-        if isinstance(frames, AsyncGenerator):
-            await frames.aclose()
+    return frames if isinstance(frames, AsyncGenerator) else _generated(frames)
+
+
+async def _generated(frames: AsyncIterator[Tokens]) -> AsyncGenerator[Tokens, None]:
+    async for tokens in frames:
+        yield tokens
 
 
 def _report_broken(writer: asyncio.Future[None], call: Call) -> None:

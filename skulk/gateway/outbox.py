@@ -23,6 +23,9 @@ class Outbox:
         self._bytes = 0
         self._closed = False
         self._wake = asyncio.Event()
+        self._silent_since = 0.0
+        """When somebody began to wait, on the loop's clock."""
+        self._alarm: asyncio.TimerHandle | None = None
 
     def put(self, event: bytes) -> None:
         """Raises RequestError when the client is too far behind."""
@@ -47,20 +50,33 @@ class Outbox:
             self.keep(event)
         self._closed = True
         self._wake.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     async def take(self, wait_seconds: float) -> bytes | None:
         """The next bytes to write; empty after `wait_seconds` of silence; None when all is written."""
         if not self._events and not self._closed:
             self._wake.clear()
-            try:
-                async with asyncio.timeout(wait_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                return b""
+            loop = asyncio.get_running_loop()
+            self._silent_since = loop.time()
+            if self._alarm is None:
+                self._alarm = loop.call_later(wait_seconds, self._ring, loop, wait_seconds)
+            await self._wake.wait()
         if not self._events:
-            return None
+            return None if self._closed else b""
         batch = bytearray()
         while self._events and len(batch) < BATCH_BYTES:
             batch += self._events.popleft()
         self._bytes -= len(batch)
         return bytes(batch)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop, wait_seconds: float) -> None:
+        """One timer for a whole stream: one for each token would cost more than the token's way."""
+        self._alarm = None
+        left = self._silent_since + wait_seconds - loop.time()
+        if self._wake.is_set():
+            return  # nobody waits; who does next sets it again
+        if left > 0:
+            self._alarm = loop.call_later(left, self._ring, loop, wait_seconds)
+        else:
+            self._wake.set()

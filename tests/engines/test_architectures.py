@@ -40,8 +40,9 @@ CONFIGS = {
     },
 }
 
-# Writes the model, then answers six prompts one by one and together, joining at different steps.
-SCRIPT = """
+# Writes the model and loads it. `answers` starts a request each `stagger` steps, with 0 as many at once as there are
+# slots.
+HEAD = """
 import importlib, json, random, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -68,12 +69,17 @@ engine.load(lambda share: None)
 engine.warm_up(lambda: None)
 
 
+cached = []
+
+
 def answers(jobs, stagger):
     got, waiting, running, step = {job.request: [] for job in jobs}, list(jobs), 0, 0
     while waiting or running:
-        if waiting and running < engine.slots and step % stagger == 0:
-            engine.start(waiting.pop(0))
+        while waiting and running < engine.slots and (not stagger or step % stagger == 0):
+            cached.append(engine.start(waiting.pop(0)))
             running += 1
+            if stagger:
+                break
         step += 1
         for emission in engine.step():
             assert emission.error is None, emission
@@ -82,37 +88,75 @@ def answers(jobs, stagger):
     return got
 
 
-draw = random.Random(2)
-jobs = [
-    Job(
-        f"r{i}",
-        tuple(draw.randrange(20, 2000) for _ in range(length)),
-        Sampling(seed=i, temperature=0.0 if i % 2 else 0.7, logit_bias=((2, -100.0),)),
-        24,
-    )
-    for i, length in enumerate([5, 40, 90, 150, 33, 1])
-]
+def jobs_of(lengths, beginning=()):
+    draw = random.Random(2)
+    return [
+        Job(
+            f"r{i}",
+            (*beginning, *(draw.randrange(20, 2000) for _ in range(length))),
+            Sampling(seed=i, temperature=0.0 if i % 2 else 0.7, logit_bias=((2, -100.0),)),
+            24,
+        )
+        for i, length in enumerate(lengths)
+    ]
+
+
 alone = {}
+"""
+JOINING = """
+jobs = jobs_of([5, 40, 90, 150, 33, 1])
 for job in jobs:
     alone |= answers([job], 1)
 print(json.dumps({"alone": alone, "together": answers(jobs, 3)}))
 """
+# Four at once, of different lengths, that begin as a kept conversation does, and one that does not.
+BEGINNING = """
+jobs = [*jobs_of([25, 40, 31], beginning=(7, 8, 9)), *jobs_of([1, 1, 1, 22])[3:]]
+for job in jobs:
+    engine._batch.forget()
+    alone |= answers([job], 1)
+engine._batch.forget()
+answers(jobs_of([5, 50], beginning=(7, 8, 9))[1:], 1)
+cached.clear()
+passes = []
+run = engine._batch._decoder._read_together
+engine._batch._decoder._read_together = lambda chunks: passes.append(len(chunks)) or run(chunks)
+together = answers(jobs, 0)
+print(json.dumps({"alone": alone, "together": together, "cached": cached, "passes": passes}))
+"""
+
+
+@pytest.fixture
+def answered(mlx_python, fox_tiny, launch, code_dir, tmp_path):
+    """What a script prints about a model of that kind."""
+
+    def ask(name, script):
+        directory = tmp_path / name
+        directory.mkdir()
+        for file in fox_tiny.iterdir():
+            if "token" in file.name or file.name.startswith("chat"):
+                (directory / file.name).write_bytes(file.read_bytes())
+        (directory / "config.json").write_text(json.dumps({**CONFIGS[name], "model_type": name, "eos_token_id": 2}))
+        placed = replace(launch, engine="mlx", backend="mlx-cpu", model_dir=str(directory), concurrency=4)
+        (tmp_path / "launch.json").write_text(json.dumps(launch_to_json(placed)))
+        argv = [mlx_python, "-I", "-c", HEAD + script, code_dir, tmp_path / "launch.json", directory]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return ask
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_company_changes_no_answer_whatever_the_cache(name, mlx_python, fox_tiny, launch, code_dir, tmp_path):
-    directory = tmp_path / name
-    directory.mkdir()
-    for file in fox_tiny.iterdir():
-        if "token" in file.name or file.name.startswith("chat"):
-            (directory / file.name).write_bytes(file.read_bytes())
-    (directory / "config.json").write_text(json.dumps({**CONFIGS[name], "model_type": name, "eos_token_id": 2}))
-    placed = replace(launch, engine="mlx", backend="mlx-cpu", model_dir=str(directory), concurrency=4)
-    (tmp_path / "launch.json").write_text(json.dumps(launch_to_json(placed)))
-    argv = [mlx_python, "-I", "-c", SCRIPT, code_dir, tmp_path / "launch.json", directory]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    got = json.loads(done.stdout)
+def test_company_changes_no_answer_whatever_the_cache(name, answered):
+    got = answered(name, JOINING)
     assert got["together"] == got["alone"]
     assert all(len(ids) == 24 for ids in got["alone"].values())
     assert len({tuple(ids) for ids in got["alone"].values()}) == 6
+
+
+def test_prompts_that_are_read_in_one_pass_go_on_from_what_is_kept(answered):
+    got = answered("llama", BEGINNING)
+    assert got["cached"] == [3, 3, 3, 0]
+    assert got["passes"] == [4]
+    assert got["together"] == got["alone"]

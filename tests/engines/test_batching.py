@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from skulk.core.domain import Finish, Sampling
 from skulk.core.errors import RequestError
-from skulk.engines.batching import SHARED_TOKENS_MIN, Batch, NoRoom, Wanted
+from skulk.engines.batching import AWAITED_TOKENS_MIN, Batch, NoRoom, Wanted
 from skulk.engines.engine import Job
 from skulk.engines.schedule import tokens_max
 
@@ -33,7 +33,8 @@ class ToyCache:
 class ToyDecoder:
     """Keeps the ids themselves as its cache; logits are a hash of them."""
 
-    def __init__(self, entries_max=4, room_tokens=10_000, places=100, well_placed=True):
+    def __init__(self, entries_max=4, room_tokens=10_000, places=100, well_placed=True, shared_tokens_min=32):
+        self.shared_tokens_min = shared_tokens_min
         self.well_placed = well_placed
         self.entries_max = entries_max
         self.places = places
@@ -281,9 +282,17 @@ def test_logits_that_are_no_numbers_end_their_sequence(monkeypatch):
 
 
 def test_a_beginning_that_is_too_short_is_not_waited_for():
-    shared = [1] * (SHARED_TOKENS_MIN - 1)
+    shared = [1] * (AWAITED_TOKENS_MIN - 1)
     running = batch(ToyDecoder(entries_max=0))
     assert [running.start(job(f"r{i}", [*shared, 4 + i])) for i in range(2)] == [0, 0]
+
+
+@pytest.mark.parametrize(("least", "cached"), [(3, 3), (4, 0)])
+def test_the_decoder_says_how_short_a_kept_beginning_may_be(least, cached):
+    running = batch(ToyDecoder(shared_tokens_min=least))
+    running.start(job("a", [1, 1, 1, *[2] * 40]))
+    finish(running)
+    assert running.start(job("b", [1, 1, 1, *[3] * 40])) == cached
 
 
 def test_a_bias_on_a_token_that_is_none_is_the_clients_error():

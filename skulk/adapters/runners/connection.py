@@ -6,7 +6,7 @@ Knows nothing of locks, deadlines or what the messages mean: `link.py` does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 
 from skulk.core.domain import LastWords, Launch
 from skulk.core.errors import RUN_PROTOCOL, ErrorCode
@@ -22,9 +22,6 @@ from skulk.core.wire.runner import (
     encode,
 )
 
-READ_BYTES = 64 * 1024
-"""One read of the socket: many steps of a busy batch."""
-
 
 class Mute(Exception):
     """The runner gives no hello, a wrong one, or bytes that are no message: nobody can work with it."""
@@ -34,15 +31,21 @@ class Mute(Exception):
         self.words = LastWords(None, code.id, why)
 
 
-class Connection:
-    """An attached connection. Belongs to one event loop."""
+class Connection(asyncio.Protocol):
+    """An attached connection. Belongs to one event loop.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    A protocol and no stream: a token goes on in the very callback that read it, without a task in between.
+    """
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport
         self._decoder = Decoder()
-        self._rest: list[AnyMessage] = []
-        """What came together with the hello."""
+        self._waiting: list[AnyMessage] = []
+        """Messages that nobody takes yet."""
+        self._take: Callable[[AnyMessage], None] | None = None
+        self._came = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._error: Exception | None = None
 
     @classmethod
     async def open(cls, address: str, attach: Attach, launch: Launch) -> tuple[Connection, Hello]:
@@ -51,7 +54,7 @@ class Connection:
         Raises OSError when there is no connection, Mute when what answers is not that runner. Waits for a hello
         without a limit: the caller has the deadline.
         """
-        connection = cls(*await asyncio.open_unix_connection(address))
+        _, connection = await asyncio.get_running_loop().create_unix_connection(cls, address)
         try:
             return connection, await connection._greet(attach, launch)
         except BaseException:
@@ -63,38 +66,78 @@ class Connection:
         self.write(encode(message))
 
     def write(self, data: bytes) -> None:
-        """Bytes of an encoded message. On a connection that has ended they go nowhere; `messages` ends too."""
-        if not self._writer.transport.is_closing():
-            self._writer.write(data)
+        """Bytes of an encoded message. On a connection that has ended they go nowhere; `follow` ends too."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def unsent_bytes(self) -> int:
-        return self._writer.transport.get_write_buffer_size()
+        return self._transport.get_write_buffer_size()
 
-    async def messages(self) -> AsyncGenerator[AnyMessage, None]:
-        """Whole messages until the connection ends. Raises Mute on bytes that are no message."""
-        rest, self._rest = self._rest, []
-        for message in rest:
-            yield message
-        while data := await self._read():
-            for message in self._decode(data):
-                yield message
+    async def follow(self, take: Callable[[AnyMessage], None]) -> None:
+        """Call `take` with every message until the connection ends. Raises Mute on bytes that are no message, and
+        what `take` raises."""
+        waiting, self._waiting = self._waiting, []
+        self._take = take
+        self._pass_on(waiting)
+        await self._ended.wait()
+        if self._error is not None:
+            raise self._error
 
     def drop(self) -> None:
         """End it at once. What is unsent is not worth waiting for, and a frozen peer would never take it."""
-        self._writer.transport.abort()
+        self._transport.abort()
+
+    # --- called by the event loop ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._decoder.feed(data)
+        except WireError as error:
+            self._end(Mute(RUN_PROTOCOL, f"it sent what is no message: {error}"))
+        else:
+            self._pass_on(messages)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        # A reset is an end like any other: the lock tells what it means.
+        self._end(None)
+
+    # --- small parts ----------------------------------------------------------------------------------------
+
+    def _pass_on(self, messages: list[AnyMessage]) -> None:
+        if self._take is None:
+            self._waiting += messages
+            self._came.set()
+            return
+        try:
+            for message in messages:
+                self._take(message)
+        except Exception as error:  # noqa: BLE001  (raised where the connection is followed)
+            self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        """The first reason counts."""
+        if not self._ended.is_set():
+            self._error = error
+        self._take = _ignore
+        self._ended.set()
+        self._came.set()
 
     async def _greet(self, attach: Attach, launch: Launch) -> Hello:
         self.send(attach)
         while True:
-            data = await self._read()
-            if not data:
-                raise ConnectionResetError("the runner closed the connection")
-            messages = self._decode(data)
-            while messages and isinstance(messages[0], Unknown):
-                del messages[0]
-            if messages:
+            await self._came.wait()
+            self._came.clear()
+            while self._waiting and isinstance(self._waiting[0], Unknown):
+                del self._waiting[0]
+            if self._waiting:
                 break
-        hello, self._rest = messages[0], messages[1:]
+            if self._ended.is_set():
+                raise self._error or ConnectionResetError("the runner closed the connection")
+        hello = self._waiting.pop(0)
         if not isinstance(hello, Hello):
             raise Mute(RUN_PROTOCOL, f"its first message is {type(hello).__name__} instead of a hello")
         if hello.protocol != PROTOCOL:
@@ -104,14 +147,6 @@ class Connection:
             raise Mute(RUN_PROTOCOL, f"it says that it is {found}")
         return hello
 
-    async def _read(self) -> bytes:
-        try:
-            return await self._reader.read(READ_BYTES)
-        except OSError:
-            return b""  # a reset is an end like any other: the lock tells what it means
 
-    def _decode(self, data: bytes) -> list[AnyMessage]:
-        try:
-            return self._decoder.feed(data)
-        except WireError as error:
-            raise Mute(RUN_PROTOCOL, f"it sent what is no message: {error}") from error
+def _ignore(_: AnyMessage) -> None:
+    """What comes after the end."""

@@ -8,7 +8,6 @@ anything: a runner that stays silent is reported as such and the node's rules or
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
@@ -281,9 +280,7 @@ class RunnerLink:
         """Take messages until the connection ends. Raises Mute on bytes that are no message."""
         acknowledging = asyncio.get_running_loop().create_task(self._acknowledge())
         try:
-            async with contextlib.aclosing(connection.messages()) as messages:
-                async for message in messages:
-                    self._take(message)
+            await connection.follow(self._take)
         finally:
             acknowledging.cancel()
             self._connection = None

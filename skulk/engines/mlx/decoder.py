@@ -1,6 +1,6 @@
 """An mlx-lm model with the KV caches of many sequences.
 
-A prompt is read into a cache of its own; short new ones are read together first. Sequences that generate share batch
+A prompt is read into a cache of its own, for which short ones are read together. Sequences that generate share batch
 caches of mlx-lm, a row each, padded on the left to the longest; who comes is appended, who goes is cut out. Called by
 one thread only.
 """
@@ -21,7 +21,7 @@ from skulk.engines.batching import Chunk, Wanted
 ENTRIES_MAX = 16
 """Kept conversations beyond those that run: their memory is freed as soon as somebody needs it."""
 TOGETHER_MAX = 8
-"""So many new prompts are read in one pass, if none is shorter than half of the longest."""
+"""So many prompts are read in one pass, if none is shorter than half of the longest."""
 CACHE_CLEAR_STEPS = 256
 """mlx keeps freed buffers for reuse; while a cache grows they never fit again and pile up."""
 
@@ -46,6 +46,8 @@ class MlxDecoder:
         plain = all(type(layer) is self._caches.KVCache for layer in layers)
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
         self.entries_max = ENTRIES_MAX if plain else 0
+        # A copy takes as long as it is; what a template puts before every prompt is worth it.
+        self.shared_tokens_min = 1
         self._batches = all(hasattr(layer, "merge") for layer in layers)
         """Kinds of caches that cannot be joined are run one after the other."""
         self._open: set[Cache] = set()
@@ -63,15 +65,15 @@ class MlxDecoder:
         return True
 
     def copy(self, source: Cache, target: Cache, length: int) -> None:
-        if source.layers is None:
-            target.layers = self._row(source)
-        else:
-            target.layers = [copy.copy(layer) for layer in source.layers]
-            for layer in target.layers:
-                # Arrays of their own: writing into an array shows in everything that holds the same object.
-                layer.keys, layer.values = layer.keys[...], layer.values[...]
-        target.length = source.length
-        self.trim(target, length)
+        layers = source.layers or self._row(source)
+        target.layers = [copy.copy(layer) for layer in layers]
+        for layer in target.layers:
+            # Arrays of their own: writing into an array shows in everything that holds the same object.
+            layer.keys, layer.values = (
+                self._mx.contiguous(array[..., :length, :]) for array in (layer.keys, layer.values)
+            )
+            layer.offset = length
+        target.length = length
 
     def close(self, handle: Cache) -> None:
         self._open.discard(handle)
@@ -103,7 +105,7 @@ class MlxDecoder:
             if before < len(chunk.tokens):
                 last[i] = Chunk(chunk.handle, chunk.tokens[before:], chunk.start + before, chunk.wanted)
         for group in self._groups(first):
-            if len(group) == 1 or not self._begin_together([first[i] for i in group]):
+            if len(group) == 1 or not self._read_together([first[i] for i in group]):
                 for i in group:
                     outcomes[i] = self._alone(first[i])
                     if outcomes[i] is not None:
@@ -122,12 +124,13 @@ class MlxDecoder:
         return outcomes
 
     def _groups(self, chunks: Mapping[int, Chunk[Cache]]) -> list[list[int]]:
-        """What is read in one pass: beginnings of about the same length, everything else by itself."""
+        """What is read in one pass: chunks of about the same length, unless more than that is in a cache already, which
+        would have to be copied."""
         groups: list[list[int]] = []
         longest = 0
         for i in sorted(chunks, key=lambda i: -len(chunks[i].tokens)):
             length = len(chunks[i].tokens)
-            if self.entries_max == 0 or chunks[i].start > 0:
+            if self.entries_max == 0 or chunks[i].start > length or chunks[i].handle.layers is None:
                 groups.append([i])
             elif longest and 2 * length >= longest and len(groups[0]) < TOGETHER_MAX:
                 groups[0].append(i)
@@ -136,23 +139,27 @@ class MlxDecoder:
                 longest = length
         return groups
 
-    def _begin_together(self, chunks: Sequence[Chunk[Cache]]) -> bool:
-        """The first tokens of new sequences, padded on the left. False when it failed, and nothing has changed."""
+    def _read_together(self, chunks: Sequence[Chunk[Cache]]) -> bool:
+        """Chunks of sequences with caches of their own. False when it failed, and nothing has changed."""
         longest = max(len(chunk.tokens) for chunk in chunks)
         padding = [longest - len(chunk.tokens) for chunk in chunks]
-        rows = [[0] * pad + list(chunk.tokens) for pad, chunk in zip(padding, chunks, strict=True)]
-        batch = [self._caches.BatchKVCache(padding) for _ in chunks[0].handle.layers or ()]
-        for layer in batch:
-            layer.step = longest  # it lives for one pass: no room to grow
+        rows = [list(chunk.tokens) + [0] * pad for pad, chunk in zip(padding, chunks, strict=True)]
         try:
+            columns = zip(*(chunk.handle.layers or () for chunk in chunks), strict=True)
+            batch = [column[0].merge(column) for column in columns]
+            for layer in batch:
+                layer.step = longest  # it lives for one pass: no room to grow
+                layer.prepare(right_padding=padding)
             self._model(self._mx.array(rows), cache=batch)
+            for layer in batch:
+                layer.finalize()
             caches = [[layer.extract(row) for layer in batch] for row in range(len(chunks))]
             self._mx.eval([layer.state for layers in caches for layer in layers])
         except Exception as error:  # noqa: BLE001  (each is tried by itself)
             _memory_or(error)
             return False
         for chunk, layers in zip(chunks, caches, strict=True):
-            chunk.handle.layers, chunk.handle.length = layers, len(chunk.tokens)
+            chunk.handle.layers, chunk.handle.length = layers, chunk.start + len(chunk.tokens)
         return True
 
     def _alone(self, chunk: Chunk[Cache]) -> Any:
