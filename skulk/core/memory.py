@@ -4,9 +4,9 @@ A placement needs, per rank,
 
     total = weights × factor + KV per sequence × concurrency + overhead
 
-and a node offers a share of its memory. Everything here works on static totals and whole numbers, so that every
-node computes the same; what is free *now* is the business of whoever asks. No module but this one does the
-arithmetic, and every answer can explain itself.
+(with some engines one layer more of KV, see FIXED_CACHE_ENGINES), and a node offers a share of its memory. All here
+works on static totals and whole numbers, so that every node computes the same; what is free *now* is the business of
+whoever asks. No module but this one does the arithmetic, and every answer can explain itself.
 
 Sources: the weights' factors and the usable shares are the reference system's, kept because its users have sized
 their fleets by them; the KV formulas follow from the tensors that an attention layer caches; the overheads were
@@ -117,6 +117,13 @@ def _layers_bytes(kv: KvShape, context_tokens: int) -> tuple[int, int]:
     return context_tokens * token_elements * kv.element_bytes, window * token_elements * kv.element_bytes
 
 
+def _largest_layer_bytes(kv: KvShape, context_tokens: int) -> int:
+    full, windowed = _layers_bytes(kv, context_tokens)
+    if kv.full_layers:
+        return full
+    return windowed if kv.windowed_layers else 0
+
+
 def kv_cache_of(deployment: Deployment) -> str:
     """How its engine stores keys and values: a key of KV_CACHE_SHARES."""
     return str(deployment.engine_options.get("kvCache", KV_CACHE_DEFAULT))
@@ -132,8 +139,7 @@ def footprint(
     part, whole = KV_CACHE_SHARES[kv_cache]
     sequence = kv_bytes(card.kv, context_tokens)
     if engine not in FIXED_CACHE_ENGINES and concurrency > 1:
-        full, windowed = _layers_bytes(card.kv, context_tokens)
-        sequence += full if card.kv.full_layers else windowed if card.kv.windowed_layers else 0
+        sequence += _largest_layer_bytes(card.kv, context_tokens)
     kv = -(-sequence * concurrency * part // whole)
     overhead = OVERHEAD_BYTES + STEP_TOKENS * card.hidden_size * ACTIVATION_BYTES
     return Footprint(weights, kv, overhead, weights + kv + overhead, context_tokens, concurrency)

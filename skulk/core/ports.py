@@ -7,7 +7,7 @@ events only wake the loop, they carry nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -240,8 +240,9 @@ class Generation(Protocol):
     accepted: Accepted
     placement: PlacementUid
 
-    def frames(self) -> AsyncIterator[Tokens]:
-        """Frames in order; the last one carries `finish`. Raises RequestError when the runner is lost."""
+    def frames(self) -> AsyncGenerator[Tokens, None]:
+        """Frames in order; the last one carries `finish`. Raises RequestError when the runner is lost. A generator, so
+        that whoever leaves early can close it at once."""
         ...
 
     def cancel(self, reason: str) -> None: ...

@@ -103,7 +103,7 @@ class Runner:
         """With the engine, neither accepted nor refused yet. Whoever leaves it early was cancelled meanwhile."""
         self._daemon: Connection | None = None
         self._alone_since: float | None = time.monotonic()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         """Held by this thread whenever it changes anything above."""
         self._reported = self._handled = 0
         """Events of the engine thread that came here, and those that were dealt with."""
@@ -142,12 +142,9 @@ class Runner:
     def stop(self, why: str) -> None:
         """End with exit code 0; what runs is cancelled."""
         with self._lock:
-            self._stop(why)
-
-    def _stop(self, why: str) -> None:
-        self._refuse_waiting(draining())
-        self._cancel_everything(why)
-        self._finish(LastWords(0, None, why))
+            self._refuse_waiting(draining())
+            self._cancel_everything(why)
+            self._finish(LastWords(0, None, why))
 
     # --- the daemon's side ----------------------------------------------------------------------------------
 
@@ -188,7 +185,7 @@ class Runner:
             case Drain():
                 self._drain()
             case Stop():
-                self._stop("stopped by the daemon")
+                self.stop("stopped by the daemon")
             case Describe():
                 self._send(Flight(self.flight.records()))
             case _:
@@ -430,7 +427,7 @@ class Runner:
             self._refuse_waiting(cancelled("no daemon came back"))
             self._cancel_everything("no daemon came back")
         if seconds >= self._launch.orphan_seconds:
-            self._stop(f"orphaned: no daemon for {self._launch.orphan_seconds:g} s")
+            self.stop(f"orphaned: no daemon for {self._launch.orphan_seconds:g} s")
 
     def _finish(self, words: LastWords) -> None:
         if not self._end.done():

@@ -8,7 +8,7 @@ so its status is always true. Text is assembled by `skulk.core.dialects.text`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ from skulk.core.dialects.openai_encode import (
     stats_comment,
 )
 from skulk.core.dialects.text import Shown, TextAssembly
-from skulk.core.domain import Finish, ServedModel, Tokens
+from skulk.core.domain import Finish, ServedModel
 from skulk.core.errors import ENG_GENERATE, REQ_CANCELLED, RUN_LOST, RequestError
 from skulk.core.ports import Generation, Serving
 from skulk.gateway.calls import CANCELLED_STATUS, Call, Calls, ClientGone, all_of, stop
@@ -185,7 +185,7 @@ class ChatReply(Response):
     async def _follow(self, call: Call, growing: _Growing, note: Note, show: Show) -> Finish:
         """Assemble frames until the choice ends; `show` gets every piece. Raises RequestError."""
         assembly = growing.assembly
-        async with aclosing(_closable(growing.generation.frames())) as frames:
+        async with aclosing(growing.generation.frames()) as frames:
             async for tokens in frames:
                 if tokens.ids:
                     if note.first_token is None:
@@ -210,16 +210,6 @@ class ChatReply(Response):
             await send({"type": "http.response.body", "body": batch or KEEP_ALIVE, "more_body": True})
             batch = await outbox.take(self._settings.keep_alive_seconds)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _closable(frames: AsyncIterator[Tokens]) -> AsyncGenerator[Tokens, None]:
-    """An iterator as a generator, so that leaving it early closes it at once and not when it is collected."""
-    return frames if isinstance(frames, AsyncGenerator) else _generated(frames)
-
-
-async def _generated(frames: AsyncIterator[Tokens]) -> AsyncGenerator[Tokens, None]:
-    async for tokens in frames:
-        yield tokens
 
 
 def _report_broken(writer: asyncio.Future[None], call: Call) -> None:

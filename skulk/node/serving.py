@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -368,7 +368,7 @@ class _Tracked:
         self.accepted: Accepted = inner.accepted
         self.placement: PlacementUid = inner.placement
 
-    async def frames(self) -> AsyncIterator[Tokens]:
+    async def frames(self) -> AsyncGenerator[Tokens, None]:
         try:
             async for tokens in self._inner.frames():
                 if self._interrupted is not None and tokens.finish is Finish.CANCELLED:

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 
 import httpx2
@@ -91,7 +91,7 @@ VIEW = FleetView(
     },
 )
 
-Script = Callable[["FakeGeneration"], AsyncIterator[Tokens]]
+Script = Callable[["FakeGeneration"], AsyncGenerator[Tokens, None]]
 
 
 class Gate:
@@ -117,7 +117,7 @@ class FakeGeneration:
         self.sent = 0
         self._script = script
 
-    def frames(self) -> AsyncIterator[Tokens]:
+    def frames(self) -> AsyncGenerator[Tokens, None]:
         return self._script(self)
 
     def cancel(self, reason: str) -> None:
@@ -131,7 +131,7 @@ class FakeGeneration:
 def says(*texts: str | bytes, finish: Finish = Finish.STOP, error: str | None = None) -> Script:
     """One frame and one token per text, then an empty frame with the finish."""
 
-    async def script(generation: FakeGeneration) -> AsyncIterator[Tokens]:
+    async def script(generation: FakeGeneration) -> AsyncGenerator[Tokens, None]:
         for number, text in enumerate(texts, 1):
             data = text.encode() if isinstance(text, str) else text
             generation.sent = number
@@ -145,7 +145,7 @@ def says(*texts: str | bytes, finish: Finish = Finish.STOP, error: str | None = 
 def says_then_waits(*texts: str, gate: Gate) -> Script:
     """Frames, then nothing until the gate opens, then the end."""
 
-    async def script(generation: FakeGeneration) -> AsyncIterator[Tokens]:
+    async def script(generation: FakeGeneration) -> AsyncGenerator[Tokens, None]:
         for number, text in enumerate(texts, 1):
             yield Tokens(number, (100 + number,), text.encode())
         await gate.passed()
@@ -157,7 +157,7 @@ def says_then_waits(*texts: str, gate: Gate) -> Script:
 def never_ends(text: str) -> Script:
     """The same token for ever, as fast as the loop allows; it looks at nothing, like a runner that lags."""
 
-    async def script(generation: FakeGeneration) -> AsyncIterator[Tokens]:
+    async def script(generation: FakeGeneration) -> AsyncGenerator[Tokens, None]:
         number = 0
         while True:
             number += 1
@@ -169,7 +169,7 @@ def never_ends(text: str) -> Script:
 
 
 def fails(error: Exception, *texts: str) -> Script:
-    async def script(generation: FakeGeneration) -> AsyncIterator[Tokens]:
+    async def script(generation: FakeGeneration) -> AsyncGenerator[Tokens, None]:
         for number, text in enumerate(texts, 1):
             yield Tokens(number, (100 + number,), text.encode())
         raise error

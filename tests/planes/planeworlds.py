@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Counting:
         self._request = request
         self._reason: str | None = None
 
-    async def frames(self) -> AsyncIterator[Tokens]:
+    async def frames(self) -> AsyncGenerator[Tokens, None]:
         last = self._request.max_tokens or 1
         for number in range(1, last + 1):
             if self._reason is not None:

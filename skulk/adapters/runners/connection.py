@@ -108,6 +108,8 @@ class Connection(asyncio.Protocol):
     # --- small parts ----------------------------------------------------------------------------------------
 
     def _pass_on(self, messages: list[AnyMessage]) -> None:
+        if self._ended.is_set():
+            return
         if self._take is None:
             self._waiting += messages
             self._came.set()
@@ -122,7 +124,6 @@ class Connection(asyncio.Protocol):
         """The first reason counts."""
         if not self._ended.is_set():
             self._error = error
-        self._take = _ignore
         self._ended.set()
         self._came.set()
 
@@ -146,7 +147,3 @@ class Connection(asyncio.Protocol):
             found = f"{hello.uid} with launch hash {hello.launch_hash}"
             raise Mute(RUN_PROTOCOL, f"it says that it is {found}")
         return hello
-
-
-def _ignore(_: AnyMessage) -> None:
-    """What comes after the end."""

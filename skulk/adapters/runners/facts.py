@@ -47,7 +47,7 @@ def after_report(facts: RunnerFacts, report: Report, now: float) -> RunnerFacts:
 
 def after_step(facts: RunnerFacts, now: float) -> RunnerFacts:
     # `steps` stays the runner's own counter, which the next heartbeat brings.
-    if 0 <= now - facts.last_progress_at < PROGRESS_SECONDS:
+    if now - facts.last_progress_at < PROGRESS_SECONDS:
         return facts
     return replace(facts, last_progress_at=now)
 

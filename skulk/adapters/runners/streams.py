@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from skulk.core.domain import Accepted, Finish, PlacementUid, RequestId, RunnerRefusal, Tokens
 from skulk.core.errors import (
@@ -139,7 +139,7 @@ class Stream:
             await self._wait()
         return self.answer
 
-    async def frames(self) -> AsyncIterator[Tokens]:
+    async def frames(self) -> AsyncGenerator[Tokens, None]:
         """Frames in order to the last; a second iteration goes on where the first stopped."""
         while True:
             while self._frames:
@@ -185,7 +185,7 @@ class RunnerGeneration:
         self.placement: PlacementUid = stream.uid
         self._stream = stream
 
-    def frames(self) -> AsyncIterator[Tokens]:
+    def frames(self) -> AsyncGenerator[Tokens, None]:
         """Frames in order; the last carries `finish`. Raises RequestError (502 when the runner is lost or ended
         the request by itself, 408 when frames were left unread for too long)."""
         return self._stream.frames()

@@ -25,7 +25,6 @@ SEQUENCES_MAX = 256
 """`LLAMA_MAX_SEQ`."""
 FLASH_ATTENTION_WHERE_SUPPORTED = -1
 """`LLAMA_FLASH_ATTN_TYPE_AUTO`: without it the compute buffer grows with heads × context."""
-SHARED_TOKENS_MIN = 32
 CACHE_TYPES = {"f16": 1, "q8_0": 8}
 """Option `kvCache` → `enum ggml_type`."""
 _NO_ROOM, _NO_MEMORY = 1, -2
@@ -41,6 +40,9 @@ class Cache:
 
 class LlamaDecoder:
     """`Decoder` of one loaded model. Raises MemoryError when the context cannot be made."""
+
+    shared_tokens_min = 32
+    """Places are as few as slots: whoever copies a few tokens takes one from a whole conversation."""
 
     def __init__(
         self,
@@ -65,8 +67,6 @@ class LlamaDecoder:
         )
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
         self.entries_max = slots if whole else 0
-        # Places are as few as slots: whoever copies a few tokens takes one from a whole conversation.
-        self.shared_tokens_min = SHARED_TOKENS_MIN
         self._batch_tokens = tokens_max(chunk_tokens) + slots
         settings = library.llama_context_default_params()
         settings.n_ctx = context_tokens * slots

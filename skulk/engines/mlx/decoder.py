@@ -37,6 +37,9 @@ class Cache:
 class MlxDecoder:
     """`Decoder` of one loaded model."""
 
+    shared_tokens_min = 1
+    """A copy takes as long as it is; what a template puts before every prompt is worth it."""
+
     def __init__(self, model: Any, *, context_tokens: int, slots: int) -> None:
         self._mx = importlib.import_module("mlx.core")
         self._caches = importlib.import_module("mlx_lm.models.cache")
@@ -46,8 +49,6 @@ class MlxDecoder:
         plain = all(type(layer) is self._caches.KVCache for layer in layers)
         # A window or a recurrent state has forgotten the middle of a sequence: no part of it can be taken.
         self.entries_max = ENTRIES_MAX if plain else 0
-        # A copy takes as long as it is; what a template puts before every prompt is worth it.
-        self.shared_tokens_min = 1
         self._batches = all(hasattr(layer, "merge") for layer in layers)
         """Kinds of caches that cannot be joined are run one after the other."""
         self._open: set[Cache] = set()
