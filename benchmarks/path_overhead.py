@@ -2,11 +2,12 @@
 
 `python benchmarks/path_overhead.py [--engine llama_cpp|mlx] [--rounds N] [--quick] [--json FILE]`. A second process in
 the same engine environment drives the same engine code directly (`benchmarks/parts/bare_engine.py`), with what the
-runner was started with. Both get the same prompts in turn: one alone, and eight at once. Neither works while the other
-is measured.
+runner was started with. Both get the same prompts in turn: one alone, and eight that come 20 ms apart, so that both
+meet the same steps of the engine. Neither works while the other is measured.
 
 Prints milliseconds to the first token of both and the difference, and CPU per token: of the bare loop, of the runner,
-and of runner and daemon together, less what they use while nobody asks.
+and of runner and daemon together, less what they use while nobody asks. Differences and ratios are medians of the
+rounds' own.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from parts.cores import Cores, move
 from parts.figures import median, ms, percentile, row
 from parts.processes import engine_process, exchange
 from parts.prompts import prompt
-from parts.report import Options, Round, Work, each_engine, in_turn, judged, keep, medians, options
+from parts.report import Options, Round, Work, each_engine, in_turn, judged, keep, medians, options, ratios
 from parts.servers import Server, Size, described, ours
 
 SLOTS = 8
 CONTEXT_TOKENS = 1024
 LEVELS = (1, 8)
+APART_SECONDS = 0.02
+"""Between the beginnings of requests that run together. At once they would come to the bare loop in one step and to the
+endpoint one after the other, and what is compared would be two schedules."""
 WARM_TOKENS = 8
 ADDED_SECONDS_MAX = 0.010
 ADDED_CPU_MAX = 0.05
@@ -44,7 +48,8 @@ class Bare:
     temperature: float
 
     def generate(self, texts: Sequence[str], tokens: int) -> dict[str, Any]:
-        return exchange(self.process, {"texts": list(texts), "tokens": tokens, "temperature": self.temperature})
+        order = {"texts": list(texts), "tokens": tokens, "temperature": self.temperature, "apart": APART_SECONDS}
+        return exchange(self.process, order)
 
 
 @contextlib.contextmanager
@@ -56,73 +61,73 @@ def bare_loop(engine: str, launch: Path, base: Path, cores: Cores, temperature: 
         yield Bare(process, ready["slots"], temperature)
 
 
-def endpoint_round(server: Server, rounds: Sequence[Sequence[str]], tokens: int) -> Round:
-    """`rounds`: texts that are asked at once, one list after the other."""
-    before, first = server.spent(), []
-    for texts in rounds:
-        answers = asyncio.run(burst(server.port, [[server.body(text, tokens)] for text in texts]))
-        check(answers, tokens)
-        first += [answer.first_seconds for answer in answers]
-    after, total = server.spent(), tokens * len(first)
-    runner, daemon = after.engine - before.engine, after.gateway - before.gateway
+@dataclass(frozen=True)
+class Burst:
+    """What some requests that ran together gave: seconds to each first token, CPU seconds altogether."""
+
+    first: Sequence[float]
+    cpu: float
+    runner: float
+
+
+def ask_endpoint(server: Server, texts: Sequence[str], tokens: int) -> Burst:
+    before = server.spent()
+    bodies = [[server.body(text, tokens)] for text in texts]
+    answers = asyncio.run(burst(server.port, bodies, apart_seconds=APART_SECONDS))
+    after = server.spent()
+    check(answers, tokens)
+    runner = after.engine - before.engine
+    first = [answer.first_seconds for answer in answers]
+    return Burst(first, runner + after.gateway - before.gateway, runner)
+
+
+def ask_bare(bare: Bare, texts: Sequence[str], tokens: int) -> Burst:
+    answer = bare.generate(texts, tokens)
+    if answer["tokens"] != tokens * len(texts):
+        raise RuntimeError(f"the bare engine generated {answer['tokens']} tokens, not {tokens * len(texts)}")
+    return Burst(answer["first"], answer["cpu"], answer["cpu"])
+
+
+def figures_of(bursts: Sequence[Burst], tokens: int) -> Round:
+    first = [seconds for burst in bursts for seconds in burst.first]
     return {
         "first token p50": percentile(first, 0.5),
         "first token p95": percentile(first, 0.95),
-        "CPU per token, runner": runner / total,
-        "CPU per token": (runner + daemon) / total,
-    }
-
-
-def bare_round(bare: Bare, rounds: Sequence[Sequence[str]], tokens: int) -> Round:
-    answers = [bare.generate(texts, tokens) for texts in rounds]
-    first = [seconds for answer in answers for seconds in answer["first"]]
-    total = sum(answer["tokens"] for answer in answers)
-    if total != tokens * len(first):
-        raise RuntimeError(f"the bare engine generated {total} tokens, not {tokens * len(first)}")
-    return {
-        "first token p50": percentile(first, 0.5),
-        "first token p95": percentile(first, 0.95),
-        "CPU per token": sum(answer["cpu"] for answer in answers) / total,
+        "CPU per token, runner": sum(burst.runner for burst in bursts) / (tokens * len(first)),
+        "CPU per token": sum(burst.cpu for burst in bursts) / (tokens * len(first)),
     }
 
 
 def rounds_of(server: Server, bare: Bare, streams: int, work: Work, rounds: int) -> dict[str, list[Round]]:
+    """The sides take turns at every burst: what the machine gives wanders within seconds."""
     tokens, repeats = work.tokens, max(1, work.answers_min // streams)
     found: dict[str, list[Round]] = {"endpoint": [], "bare": []}
     for number in range(rounds):
-        texts = [
-            [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
-            for repeat in range(repeats)
-        ]
-        for side in in_turn(list(found), number):
-            run = endpoint_round(server, texts, tokens) if side == "endpoint" else bare_round(bare, texts, tokens)
-            found[side].append(run)
+        bursts: dict[str, list[Burst]] = {side: [] for side in found}
+        for repeat in range(repeats):
+            texts = [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
+            for side in in_turn(list(found), number + repeat):
+                one = ask_endpoint(server, texts, tokens) if side == "endpoint" else ask_bare(bare, texts, tokens)
+                bursts[side].append(one)
+        for side in found:
+            found[side].append(figures_of(bursts[side], tokens))
     return found
 
 
 def show(streams: int, found: dict[str, list[Round]]) -> None:
-    endpoint, bare = medians(found["endpoint"]), medians(found["bare"])
-    print(row(f"{streams} at once", "endpoint", "bare", "added", "ratio"))
-    for what in ("first token p50", "first token p95"):
-        # Round by round, because both had the same prompts and the same neighbours on the machine.
-        pairs = zip(found["endpoint"], found["bare"], strict=True)
-        added = median([mine[what] - theirs[what] for mine, theirs in pairs])
-        goal = judged("below 10 ms", added < ADDED_SECONDS_MAX) if what.endswith("p50") else ""
-        _line(what, endpoint[what], bare[what], added, goal)
-    cpu = bare["CPU per token"]
-    _line("CPU per token, runner alone", endpoint["CPU per token, runner"], cpu)
-    _line("CPU per token", endpoint["CPU per token"], cpu, None, _share(endpoint["CPU per token"] / cpu - 1))
-
-
-def _line(what: str, mine: float, theirs: float, added: float | None = None, goal: str = "") -> None:
-    difference = mine - theirs if added is None else added
-    print(
-        row(f"  {what}", ms(mine), ms(theirs), ms(difference), f"{mine / theirs:.3f}") + (f"   {goal}" if goal else "")
-    )
-
-
-def _share(share: float) -> str:
-    return judged(f"{share:+.1%}, below 5 %", share < ADDED_CPU_MAX)
+    mine, theirs = found["endpoint"], found["bare"]
+    endpoint, bare, rates = medians(mine), medians(theirs), ratios(mine, theirs)
+    together = f"{streams} together" if streams > 1 else "1 alone"
+    print(row(together, "endpoint", "bare", "added", "ratio"))
+    for what in endpoint:
+        added = median([one[what] - other[what] for one, other in zip(mine, theirs, strict=True)])
+        goal = ""
+        if what == "first token p50":
+            goal = judged("below 10 ms", added < ADDED_SECONDS_MAX)
+        elif what == "CPU per token":
+            goal = judged(f"{rates[what] - 1:+.1%}, below 5 %", rates[what] - 1 < ADDED_CPU_MAX)
+        line = row(f"  {what}", ms(endpoint[what]), ms(bare[what]), ms(added), f"{rates[what]:.3f}")
+        print(f"{line}   {goal}" if goal else line)
 
 
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:

@@ -114,14 +114,20 @@ def chat(model: str, text: str, tokens: int, *, system: str = "", temperature: f
 
 
 async def ask(
-    port: int, body: bytes, *, together: asyncio.Barrier | None = None, running: Running | None = None
+    port: int,
+    body: bytes,
+    *,
+    together: asyncio.Barrier | None = None,
+    after_seconds: float = 0.0,
+    running: Running | None = None,
 ) -> Answer:
-    """Stream one answer from 127.0.0.1; `together`: send only when all others are connected too."""
+    """Stream one answer from 127.0.0.1; `together`: send only so long after all others are connected too."""
     running = running if running is not None else Running()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         if together is not None:
             await together.wait()
+            await asyncio.sleep(after_seconds)
         head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         sent = time.perf_counter()
         writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
@@ -132,14 +138,15 @@ async def ask(
     return Answer(sent, running.reads)
 
 
-async def burst(port: int, bodies: Sequence[Sequence[bytes]]) -> list[Answer]:
-    """One client for each sequence of bodies; it asks one after the other, and all begin at once."""
+async def burst(port: int, bodies: Sequence[Sequence[bytes]], *, apart_seconds: float = 0.0) -> list[Answer]:
+    """One client for each sequence of bodies; it asks one after the other. All begin at once, or that far apart."""
     together = asyncio.Barrier(len(bodies))
 
-    async def client(own: Sequence[bytes]) -> list[Answer]:
-        return [await ask(port, body, together=together if number == 0 else None) for number, body in enumerate(own)]
+    async def client(place: int, own: Sequence[bytes]) -> list[Answer]:
+        answers = [await ask(port, own[0], together=together, after_seconds=place * apart_seconds)]
+        return answers + [await ask(port, body) for body in own[1:]]
 
-    answers = await asyncio.gather(*map(client, bodies))
+    answers = await asyncio.gather(*(client(place, own) for place, own in enumerate(bodies)))
     return [answer for own in answers for answer in own]
 
 

@@ -2,8 +2,9 @@
 
 `<python of the engine's environment> -I -B bare_engine.py ROOT LAUNCH`: ROOT holds the package skulk, LAUNCH is the
 file that a runner was started with. Loads and warms up, then answers each line on stdin, a JSON object with texts,
-tokens and temperature: all texts are generated at once, as far as there are slots. One JSON line each on stdout, the
-first when it is ready. Imports nothing of Skulk before ROOT is on the path.
+tokens, temperature and apart: the texts are generated together, as far as there are slots, each begun that many seconds
+after the one before. One JSON line each on stdout, the first when it is ready. Imports nothing of Skulk before ROOT is
+on the path.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ def made(launch_file: str) -> Any:
     return LlamaCppEngine(launch)
 
 
-def generated(engine: Any, number: int, texts: list[str], tokens: int, temperature: float) -> dict[str, object]:
-    """Seconds to the first token of each text from the beginning of all, and what it cost altogether."""
+def generated(
+    engine: Any, number: int, texts: list[str], tokens: int, temperature: float, apart: float
+) -> dict[str, object]:
+    """Seconds to the first token of each text from the moment when it was due, and what it cost altogether."""
     from skulk.core.domain.ids import RequestId
     from skulk.core.domain.requests import GenerationRequest, Message, Sampling
     from skulk.engines.engine import Job
@@ -56,17 +59,20 @@ def generated(engine: Any, number: int, texts: list[str], tokens: int, temperatu
     count = 0
     cpu, began = time.process_time(), time.perf_counter()
     while waiting or running:
-        while waiting and len(running) < engine.slots:
+        while waiting and len(running) < engine.slots and time.perf_counter() >= began + waiting[0][0] * apart:
             index, text = waiting.popleft()
             name, sampling = RequestId(f"bare-{number}-{index}"), Sampling(seed=index, temperature=temperature)
             request = GenerationRequest(name, "", (Message("user", text),), sampling, max_tokens=tokens)
             engine.start(Job(name, engine.render(request).ids, sampling, tokens))
             running[name] = index
+        if not running:
+            time.sleep(max(0.0, began + waiting[0][0] * apart - time.perf_counter()))
+            continue
         for emission in engine.step():
             index = running[emission.request]
             if emission.ids:
                 count += len(emission.ids)
-                first.setdefault(index, time.perf_counter() - began)
+                first.setdefault(index, time.perf_counter() - (began + index * apart))
             if emission.finish is not None:
                 del running[emission.request]
     return {

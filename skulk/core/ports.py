@@ -7,7 +7,7 @@ events only wake the loop, they carry nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -234,15 +234,20 @@ class Journal(Protocol):
         ...
 
 
+TakeTokens = Callable[[Tokens], bool]
+"""Takes one frame of a generation, without waiting, and says whether more are wanted."""
+
+
 class Generation(Protocol):
-    """One accepted request. Iterate `frames` to its end or call `cancel`; both are safe twice."""
+    """One accepted request. `follow` it to its end or call `cancel`; both are safe twice."""
 
     accepted: Accepted
     placement: PlacementUid
 
-    def frames(self) -> AsyncGenerator[Tokens, None]:
-        """Frames in order; the last one carries `finish`. Raises RequestError when the runner is lost. A generator, so
-        that whoever leaves early can close it at once."""
+    async def follow(self, take: TakeTokens) -> None:
+        """Call `take` with every frame in order, in the very turn of the loop in which it came, to the last one, which
+        carries `finish`, or until `take` returns False. Raises RequestError when the runner is lost, and what `take`
+        raises."""
         ...
 
     def cancel(self, reason: str) -> None: ...

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -29,7 +28,7 @@ from skulk.core.dialects.openai_encode import (
     stats_comment,
 )
 from skulk.core.dialects.text import Shown, TextAssembly
-from skulk.core.domain import Finish, ServedModel
+from skulk.core.domain import Finish, ServedModel, Tokens
 from skulk.core.errors import ENG_GENERATE, REQ_CANCELLED, RUN_LOST, RequestError
 from skulk.core.ports import Generation, Serving
 from skulk.gateway.calls import CANCELLED_STATUS, Call, Calls, ClientGone, all_of, stop
@@ -147,7 +146,10 @@ class ChatReply(Response):
         await reply(scope, receive, send)
 
     async def _stream(self, call: Call, progress: _Progress, send: Send) -> None:
-        outbox = Outbox(self._settings.owner_buffer_bytes_max)
+        async def write(body: bytes) -> None:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+        outbox = Outbox(self._settings.owner_buffer_bytes_max, write)
         writer = asyncio.ensure_future(self._write(outbox, send))
         writer.add_done_callback(lambda task: _report_broken(task, call))
         try:
@@ -185,19 +187,20 @@ class ChatReply(Response):
     async def _follow(self, call: Call, growing: _Growing, note: Note, show: Show) -> Finish:
         """Assemble frames until the choice ends; `show` gets every piece. Raises RequestError."""
         assembly = growing.assembly
-        async with aclosing(growing.generation.frames()) as frames:
-            async for tokens in frames:
-                if tokens.ids:
-                    if note.first_token is None:
-                        call.first_token()
-                    queued = growing.generation.accepted.queue_seconds
-                    note.token(self._settings.monotonic(), queued, tokens.seconds)
-                if tokens.finish is not None:
-                    call.complete(growing.index)
-                for item in assembly.feed(tokens):
-                    show(item)
-                if assembly.finish is not None:
-                    break
+
+        def take(tokens: Tokens) -> bool:
+            if tokens.ids:
+                if note.first_token is None:
+                    call.first_token()
+                queued = growing.generation.accepted.queue_seconds
+                note.token(self._settings.monotonic(), queued, tokens.seconds)
+            if tokens.finish is not None:
+                call.complete(growing.index)
+            for item in assembly.feed(tokens):
+                show(item)
+            return assembly.finish is None
+
+        await growing.generation.follow(take)
         if assembly.early_end:
             call.stop_generation(growing.index, assembly.early_end)
         note.finish = assembly.finish.value if assembly.finish is not None else ""
@@ -205,10 +208,9 @@ class ChatReply(Response):
 
     async def _write(self, outbox: Outbox, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
-        batch: bytes | None = KEEP_ALIVE + command_id_comment(self._chat.generation.id)
-        while batch is not None:
-            await send({"type": "http.response.body", "body": batch or KEEP_ALIVE, "more_body": True})
-            batch = await outbox.take(self._settings.keep_alive_seconds)
+        await outbox.write_all(
+            KEEP_ALIVE + command_id_comment(self._chat.generation.id), KEEP_ALIVE, self._settings.keep_alive_seconds
+        )
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from skulk.core.domain import (
     Tokens,
 )
 from skulk.core.errors import RequestError, RetriableRefusal
-from skulk.core.ports import Clock, DataPlane, Generation
+from skulk.core.ports import Clock, DataPlane, Generation, TakeTokens
 from skulk.core.reconcile import limits
 from skulk.core.routing import Unroutable, resolve, route, unroutable
 
@@ -368,12 +368,14 @@ class _Tracked:
         self.accepted: Accepted = inner.accepted
         self.placement: PlacementUid = inner.placement
 
-    async def frames(self) -> AsyncGenerator[Tokens, None]:
+    async def follow(self, take: TakeTokens) -> None:
+        def pass_on(tokens: Tokens) -> bool:
+            if self._interrupted is not None and tokens.finish is Finish.CANCELLED:
+                raise self._interrupted
+            return take(tokens)
+
         try:
-            async for tokens in self._inner.frames():
-                if self._interrupted is not None and tokens.finish is Finish.CANCELLED:
-                    raise self._interrupted
-                yield tokens
+            await self._inner.follow(pass_on)
         finally:
             self._done(self)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -36,6 +37,7 @@ from skulk.core.domain import (
     Tooling,
 )
 from skulk.core.errors import REQ_NOT_FOUND, RequestError
+from skulk.core.ports import TakeTokens
 from skulk.gateway import GatewaySettings, create_app
 
 DEADLINE_SECONDS = 20.0
@@ -117,8 +119,11 @@ class FakeGeneration:
         self.sent = 0
         self._script = script
 
-    def frames(self) -> AsyncGenerator[Tokens, None]:
-        return self._script(self)
+    async def follow(self, take: TakeTokens) -> None:
+        async with contextlib.aclosing(self._script(self)) as frames:
+            async for tokens in frames:
+                if not take(tokens):
+                    break
 
     def cancel(self, reason: str) -> None:
         if not self.cancelled.done():

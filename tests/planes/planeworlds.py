@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from skulk.core.domain import (
     Tokens,
 )
 from skulk.core.errors import REQ_CONTEXT, RUN_LOST, RequestError
-from skulk.core.ports import Clock
+from skulk.core.ports import Clock, TakeTokens
 from skulk.core.wire.planes_keys import fleet_prefix
 from skulk.node.clock import SystemClock
 from skulk.sim import clock as virtual
@@ -57,15 +57,15 @@ class Counting:
         self._request = request
         self._reason: str | None = None
 
-    async def frames(self) -> AsyncGenerator[Tokens, None]:
+    async def follow(self, take: TakeTokens) -> None:
         last = self._request.max_tokens or 1
         for number in range(1, last + 1):
             if self._reason is not None:
-                yield Tokens(number, (), b"", Finish.CANCELLED, self._reason)
+                take(Tokens(number, (), b"", Finish.CANCELLED, self._reason))
                 return
             if self._host.dies_at == number:
                 raise RequestError(RUN_LOST, "the runner died", status=502, kind="server_error")
-            yield Tokens(number, (number,), b"x" * self._host.size, Finish.LENGTH if number == last else None)
+            take(Tokens(number, (number,), b"x" * self._host.size, Finish.LENGTH if number == last else None))
             await self._host.clock.sleep(self._host.pace)
 
     def cancel(self, reason: str) -> None:
@@ -191,7 +191,11 @@ class PlanesWorld:
 async def all_of(generation: Any) -> list[int]:
     """The ids of all frames; fails for one that is out of order."""
     ids: list[int] = []
-    async for tokens in generation.frames():
+
+    def take(tokens: Tokens) -> bool:
         assert tokens.number == len(ids) + 1
         ids.extend(tokens.ids)
+        return True
+
+    await generation.follow(take)
     return ids

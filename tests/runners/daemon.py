@@ -54,7 +54,7 @@ async def main(run_dir: str, code_dir: str, launch_json: str, until: str) -> Non
             RequestId("of-the-killed"), "m", (Message("user", "x"),), Sampling(seed=1), max_tokens=50_000
         )
         generation = await host.generate(launch.uid, request, owner)
-        await anext(generation.frames())
+        await generation.follow(lambda first: False)
     print(host.observe()[launch.uid].pid, flush=True)
     await asyncio.Event().wait()
 

@@ -13,16 +13,13 @@ from typing import Any
 import pytest
 
 from skulk.adapters.runners import RunnerProcesses
-from skulk.core.domain import Finish, Launch, Link, RunnerReport, Tokens
+from skulk.core.domain import Finish, Launch, Link, RunnerReport
 from skulk.core.errors import RequestError, RetriableRefusal
 from skulk.core.wire.launch import launch_to_json
+from tests.runners.reading import collect
 
 UID = "0123456789abcdef"
 DAEMON = Path(__file__).with_name("daemon.py")
-
-
-async def collect(generation: Any) -> list[Tokens]:
-    return [frame async for frame in generation.frames()]
 
 
 def killed_daemon(site: Any, launch: Launch, until: str) -> int:

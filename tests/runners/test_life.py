@@ -18,13 +18,10 @@ from skulk.adapters.runners import RunnerProcesses, processes
 from skulk.adapters.runners.places import LOG_BYTES_MAX
 from skulk.core.domain import Finish, Link, RunnerReport, Tokens
 from skulk.core.errors import RUN_START, RequestError, RetriableRefusal, SkulkError
+from tests.runners.reading import collect, frames_of
 
 UID = "0123456789abcdef"
 TEXT = "The quick brown fox jumps over the lazy dog. Größe, 東京, 🦊."
-
-
-async def collect(generation: Any) -> list[Tokens]:
-    return [frame async for frame in generation.frames()]
 
 
 def text_of(frames: list[Tokens]) -> str:
@@ -79,7 +76,7 @@ def test_a_runner_that_is_killed_is_dead_at_once_and_its_stream_ends_with_a_reas
         await host.start(site.launch(tokens=40_000, step_seconds=0.005))
         facts = await site.ready(host)
         generation = await host.generate(facts.launch.uid, site.request(), site.owner)
-        frames = generation.frames()
+        frames = frames_of(generation)
         await anext(frames)
         os.kill(facts.pid, signal.SIGKILL)
         with pytest.raises(RequestError, match="ended") as caught:
@@ -201,7 +198,7 @@ def test_cancel_frees_the_slot_and_ends_the_reading_at_once(site: Any) -> None:
         facts = await site.ready(host)
         uid = facts.launch.uid
         generation = await host.generate(uid, site.request("r1"), site.owner)
-        frames = generation.frames()
+        frames = frames_of(generation)
         first = await anext(frames)
         generation.cancel("stop string")
         generation.cancel("again")
@@ -335,7 +332,7 @@ def test_a_cut_connection_is_made_again_and_the_open_stream_ends_with_a_reason(s
         facts = await site.ready(host)
         uid = facts.launch.uid
         generation = await host.generate(uid, site.request(), site.owner)
-        frames = generation.frames()
+        frames = frames_of(generation)
         await anext(frames)
         connection = host._links[uid]._connection
         assert connection is not None

@@ -27,6 +27,7 @@ from skulk.core.wire.runner import (
     Step,
     encode,
 )
+from tests.runners.reading import frames_of
 
 UID = "0123456789abcdef"
 
@@ -121,7 +122,7 @@ def test_a_stream_goes_on_over_a_new_connection_without_repeat_or_gap(site: Any,
     async def tell(puppet: Puppet, link: RunnerLink) -> None:
         link.follow(5.0)
         await site.until(lambda: link.facts.link is Link.CONNECTED)
-        frames = (await accepted(site, puppet, link)).frames()
+        frames = frames_of(await accepted(site, puppet, link))
         puppet.say(step(1))
         puppet.say(step(2))
         assert [(await anext(frames)).number, (await anext(frames)).number] == [1, 2]
@@ -143,7 +144,7 @@ def test_a_request_that_the_runner_no_longer_knows_after_a_new_connection_is_los
     async def tell(puppet: Puppet, link: RunnerLink) -> None:
         link.follow(5.0)
         await site.until(lambda: link.facts.link is Link.CONNECTED)
-        frames = (await accepted(site, puppet, link)).frames()
+        frames = frames_of(await accepted(site, puppet, link))
         assert puppet.writer is not None
         puppet.writer.transport.abort()
         with pytest.raises(RequestError, match="no longer knows"):
@@ -170,7 +171,7 @@ def test_a_gap_cancels_the_request_in_the_runner(site: Any, tmp_path: Path) -> N
     async def tell(puppet: Puppet, link: RunnerLink) -> None:
         link.follow(5.0)
         await site.until(lambda: link.facts.link is Link.CONNECTED)
-        frames = (await accepted(site, puppet, link)).frames()
+        frames = frames_of(await accepted(site, puppet, link))
         puppet.say(step(2))
         with pytest.raises(RequestError):
             await anext(frames)
@@ -255,7 +256,7 @@ def test_garbage_after_the_hello_ends_the_streams_and_makes_it_silent(site: Any,
     async def tell(puppet: Puppet, link: RunnerLink) -> None:
         link.follow(5.0)
         await site.until(lambda: link.facts.link is Link.CONNECTED)
-        frames = (await accepted(site, puppet, link)).frames()
+        frames = frames_of(await accepted(site, puppet, link))
         assert puppet.writer is not None
         puppet.writer.write(b"\xff" * 100)
         with pytest.raises(RequestError, match="no message"):

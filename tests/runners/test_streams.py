@@ -9,6 +9,7 @@ from skulk.adapters.runners.streams import BUFFER_BYTES_MAX, Stream, error_of
 from skulk.core.domain import Accepted, Finish, PlacementUid, RequestId, RunnerRefusal, Tokens
 from skulk.core.errors import RequestError, RetriableRefusal
 from skulk.core.wire.runner import Ack, Cancel, ToRunner
+from tests.runners.reading import frames_of
 
 ACCEPTED = Accepted((1, 2), 2, 0, False, 100)
 
@@ -37,7 +38,7 @@ class Line:
         async def main() -> tuple[list[int], RequestError | None]:
             numbers: list[int] = []
             try:
-                async for frame in self.stream.frames():
+                async for frame in frames_of(self.stream):
                     numbers.append(frame.number)
             except RequestError as error:
                 return numbers, error
@@ -88,11 +89,46 @@ def test_a_slow_reader_is_cut_off_with_a_reason_at_the_bound() -> None:
 def test_what_is_read_makes_room_again() -> None:
     async def main() -> None:
         line = Line()
-        frames = line.stream.frames()
+        frames = frames_of(line.stream)
         piece = b"x" * (BUFFER_BYTES_MAX // 2)
         for number in range(1, 20):
             line.feed(number, data=piece)
             assert (await anext(frames)).number == number  # type: ignore[call-overload]
+
+    asyncio.run(main())
+
+
+def test_who_follows_takes_a_frame_in_the_turn_of_the_loop_in_which_it_comes() -> None:
+    async def main() -> None:
+        line, taken = Line(), list[int]()
+        line.feed(1)
+        following = asyncio.ensure_future(line.stream.follow(lambda frame: taken.append(frame.number) or True))
+        await asyncio.sleep(0)
+        line.feed(2, 3)
+        assert taken == [1, 2, 3], "before anybody else had a turn"
+        line.feed(4, finish=Finish.STOP)
+        await following
+        assert taken == [1, 2, 3, 4]
+
+    asyncio.run(main())
+
+
+def test_what_a_follower_raises_is_raised_by_follow_and_not_where_frames_come_from() -> None:
+    async def main() -> None:
+        line = Line()
+
+        def take(frame: Tokens) -> bool:
+            if frame.number == 2:
+                raise ZeroDivisionError
+            return True
+
+        following = asyncio.ensure_future(line.stream.follow(take))
+        await asyncio.sleep(0)
+        line.feed(1, 2, 3)
+        with pytest.raises(ZeroDivisionError):
+            await following
+        line.feed(4, finish=Finish.STOP)
+        assert [frame.number async for frame in frames_of(line.stream)] == [3, 4], "the stream goes on"
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ import structlog
 
 from skulk.adapters.planes.owned import lost_because
 from skulk.adapters.planes.transport import Traffic, Transport
-from skulk.core.domain import BootId, Life, NodeName, Owner, Peer, PlacementUid
+from skulk.core.domain import BootId, Life, NodeName, Owner, Peer, PlacementUid, Tokens
 from skulk.core.errors import REQ_INTERNAL, REQ_RESTARTING, RequestError, RetriableRefusal
 from skulk.core.ports import Clock, Generation, PlaneHost
 from skulk.core.wire import planes_keys as keys
@@ -134,17 +134,20 @@ class ServedStreams:
             if served.over:
                 generation.cancel("the owner does not want it any longer")
             self._append(served, generation.accepted)
-            async for tokens in generation.frames():
-                self._append(served, tokens, last=tokens.finish is not None)
-                if served.outgoing.overfull and not served.over:
-                    # The owner is alive, else `watch` had dropped it: its network cannot keep up.
-                    generation.cancel("the owner does not acknowledge what it was sent")
+            await generation.follow(lambda tokens: self._pass_on(served, generation, tokens))
         except RequestError as error:
             self._append(served, failed_of(error), last=True)
         except Exception:  # noqa: BLE001  (told in the log; the asker gets its end)
             log.error("remote_request_failed", request_id=submit.request.id, exception=traceback.format_exc())
         finally:
             self._append(served, failed_of(_unexplained(submit.placement)), last=True)
+
+    def _pass_on(self, served: _Served, generation: Generation, tokens: Tokens) -> bool:
+        self._append(served, tokens, last=tokens.finish is not None)
+        if served.outgoing.overfull and not served.over:
+            # The owner is alive, else `watch` had dropped it: its network cannot keep up.
+            generation.cancel("the owner does not acknowledge what it was sent")
+        return True
 
     def _append(self, served: _Served, entry: Entry, *, last: bool = False) -> None:
         if not served.over and not served.outgoing.ended:

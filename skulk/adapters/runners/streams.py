@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 
 from skulk.core.domain import Accepted, Finish, PlacementUid, RequestId, RunnerRefusal, Tokens
 from skulk.core.errors import (
@@ -22,6 +22,7 @@ from skulk.core.errors import (
     RequestError,
     RetriableRefusal,
 )
+from skulk.core.ports import TakeTokens
 from skulk.core.wire.runner import Ack, Cancel, ToRunner
 
 BUFFER_BYTES_MAX = 8 * 1024 * 1024
@@ -52,6 +53,9 @@ class Stream:
         self._frames: deque[Tokens] = deque()
         self._buffered_bytes = 0
         self._delivered = 0
+        self._take: TakeTokens | None = None
+        self._failure: Exception | None = None
+        """What `_take` raised."""
         self._changed = asyncio.Event()
 
     # --- from the runner ------------------------------------------------------------------------------------
@@ -86,7 +90,9 @@ class Stream:
         self._buffered_bytes += _bytes_of(tokens)
         if tokens.finish is not None:
             self._end(None)
-        elif self._buffered_bytes > BUFFER_BYTES_MAX:
+            return
+        self._pass_on()
+        if self._buffered_bytes > BUFFER_BYTES_MAX:
             self._frames.clear()
             self.fail(
                 RequestError(
@@ -98,8 +104,6 @@ class Stream:
                 )
             )
             self._send(Cancel(self.request, "the client reads too slowly"))
-        else:
-            self._changed.set()
 
     # --- from this side -------------------------------------------------------------------------------------
 
@@ -120,7 +124,7 @@ class Stream:
             self.fail(self._lost(why))
 
     def cancel(self, reason: str) -> None:
-        """End now, here and in the runner. The reader gets a last frame with Finish.CANCELLED and the reason."""
+        """End now, here and in the runner. Who follows gets a last frame with Finish.CANCELLED and the reason."""
         if not self._open:
             return
         self._send(Cancel(self.request, reason))
@@ -139,19 +143,36 @@ class Stream:
             await self._wait()
         return self.answer
 
-    async def frames(self) -> AsyncGenerator[Tokens, None]:
-        """Frames in order to the last; a second iteration goes on where the first stopped."""
-        while True:
-            while self._frames:
-                frame = self._frames.popleft()
-                self._buffered_bytes -= _bytes_of(frame)
-                self._delivered = frame.number
-                yield frame
-            if not self._open:
-                break
-            await self._wait()
-        if self._error is not None:
+    async def follow(self, take: TakeTokens) -> None:
+        """See `Generation.follow`. Who follows again goes on where the one before stopped."""
+        self._take = take
+        try:
+            self._pass_on()
+            while self._open and self._take is not None:
+                await self._wait()
+            self._pass_on()
+        finally:
+            wanted, self._take = self._take is not None, None
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        if wanted and self._error is not None:
             raise self._error
+
+    def _pass_on(self) -> None:
+        """Give what is here to who follows. It is called by the runner's reader, which one reader's failure must not
+        reach: that ends the following alone."""
+        while self._take is not None and self._frames:
+            frame = self._frames.popleft()
+            self._buffered_bytes -= _bytes_of(frame)
+            self._delivered = frame.number
+            try:
+                more = self._take(frame)
+            except Exception as error:  # noqa: BLE001  (raised by `follow`)
+                self._failure, more = error, False
+            if not more:
+                self._take = None
+                self._changed.set()
 
     async def _wait(self) -> None:
         self._changed.clear()
@@ -178,20 +199,20 @@ class Stream:
 
 
 class RunnerGeneration:
-    """One accepted request (the port `Generation`). Read `frames` to the end or call `cancel`."""
+    """One accepted request (the port `Generation`)."""
 
     def __init__(self, stream: Stream, accepted: Accepted) -> None:
         self.accepted: Accepted = accepted
         self.placement: PlacementUid = stream.uid
         self._stream = stream
 
-    def frames(self) -> AsyncGenerator[Tokens, None]:
-        """Frames in order; the last carries `finish`. Raises RequestError (502 when the runner is lost or ended
-        the request by itself, 408 when frames were left unread for too long)."""
-        return self._stream.frames()
+    async def follow(self, take: TakeTokens) -> None:
+        """See the port. Raises RequestError: 502 when the runner is lost or ended the request by itself, 408 when
+        frames were left unread for too long."""
+        await self._stream.follow(take)
 
     def cancel(self, reason: str) -> None:
-        """Free the slot within one engine step; `frames` ends at once with Finish.CANCELLED."""
+        """Free the slot within one engine step; who follows gets a last frame with Finish.CANCELLED."""
         self._stream.cancel(reason)
 
 
