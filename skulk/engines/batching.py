@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import Finish, TokenLogprob
 from skulk.core.errors import REQ_INVALID, RequestError
-from skulk.engines.constraint import Constraint, GrammarBroke, Grammars
+from skulk.engines.constraint import GrammarBroke
 from skulk.engines.engine import Emission, Job
 from skulk.engines.prefixes import Kept, Prefixes, common_length
 from skulk.engines.sampling import adjusted, is_adjusted, logprobs_of, masked, sample
@@ -51,6 +51,14 @@ class Chunk(Generic[H]):
     tokens: tuple[int, ...]
     start: int
     wanted: Wanted
+
+
+class Unusable(Exception):
+    """Computing went well, but its result is no choice of a token."""
+
+
+class CacheLost(Exception):
+    """Computing failed half-way: the cache of its sequence is empty now, and none that is kept can be relied on."""
 
 
 class NoRoom(Exception):
@@ -90,7 +98,8 @@ class Decoder(Protocol[H]):
 
     def run(self, chunks: Sequence[Chunk[H]]) -> list[Any]:
         """Put all chunks into their caches; per chunk what it wants, valid until the next call, or the exception that
-        ends its sequence. Raises NoRoom, MemoryError, or what the library raises: then no cache has changed.
+        ends its sequence (CacheLost: that makes it begin again). Raises NoRoom, MemoryError, or what the library
+        raises: then no cache has changed.
         """
         ...
 
@@ -99,25 +108,31 @@ class Decoder(Protocol[H]):
 class _Sequence(Generic[H]):
     job: Job
     handle: H
-    constraint: Constraint | None
     read: int = 0
     """Tokens of prompt and answer that are in the cache."""
     generated: list[int] = field(default_factory=list)
     awaits: RequestId | None = None
     """Another sequence that is about to read what this one begins with."""
     awaits_tokens: int = 0
+    lost: bool = False
+    """Its cache was lost once, and it has begun again."""
     wanted: Wanted = field(init=False)
     """What its next token is chosen from."""
 
     def __post_init__(self) -> None:
         job = self.job
-        plain = self.constraint is None and job.logprobs is None and not is_adjusted(job.sampling)
+        plain = job.constraint is None and job.logprobs is None and not is_adjusted(job.sampling)
         self.wanted = Wanted.MOST_PROBABLE if plain and job.sampling.temperature <= 0 else Wanted.LOGITS
 
     @property
     def unread(self) -> int:
-        """Prompt tokens that are not in the cache."""
-        return len(self.job.prompt) - self.read
+        """Tokens that are not in the cache: 1 for whoever generates."""
+        return len(self.job.prompt) + len(self.generated) - self.read
+
+    @property
+    def generates(self) -> bool:
+        """Only its newest token is unread."""
+        return bool(self.generated) and self.unread == 1
 
     @property
     def cached_ids(self) -> tuple[int, ...]:
@@ -130,13 +145,11 @@ class Batch(Generic[H]):
     def __init__(
         self,
         decoder: Decoder[H],
-        grammars: Grammars,
         end_ids: frozenset[int],
         pieces: Sequence[bytes],
         chunk_tokens: int,
     ) -> None:
         self._decoder = decoder
-        self._grammars = grammars
         self._end_ids = end_ids
         self._pieces = pieces
         self._chunk_tokens = chunk_tokens
@@ -159,18 +172,15 @@ class Batch(Generic[H]):
                     param="logit_bias",
                     slug="invalid_value",
                 )
-        constraint = None
-        if job.grammar:
-            constraint = self._grammars.start(job.grammar, job.reasoning)
         kept, shared = self._kept_of(job.prompt)
         ahead, common = self._ahead(job.prompt)
         if ahead is not None and common >= shared + AWAITED_TOKENS_MIN:
-            sequence = _Sequence(job, self._open(), constraint, awaits=ahead, awaits_tokens=common)
+            sequence = _Sequence(job, self._open(), awaits=ahead, awaits_tokens=common)
             self._running[job.request] = sequence
             self._follow(sequence)
             return common
         handle = self._open() if kept is None else self._reuse(kept, shared)
-        self._running[job.request] = _Sequence(job, handle, constraint, read=shared)
+        self._running[job.request] = _Sequence(job, handle, read=shared)
         return shared
 
     def step(self) -> tuple[Emission, ...]:
@@ -178,11 +188,12 @@ class Batch(Generic[H]):
         for sequence in self._running.values():
             self._follow(sequence)
         work = self._work()
-        if not work:
-            return ()
         emissions: list[Emission] = []
-        for sequence, outcome in self._run(work, emissions):
-            if isinstance(outcome, Exception):
+        for sequence, outcome in self._run(work):
+            if isinstance(outcome, CacheLost) and not sequence.lost:
+                sequence.read, sequence.lost = 0, True
+                self.forget()
+            elif isinstance(outcome, Exception):
                 emissions.append(_failed(sequence.job, outcome))
             elif outcome is not None:
                 emissions.append(self._next(sequence, outcome))
@@ -214,14 +225,23 @@ class Batch(Generic[H]):
         """A cache with the first `shared` tokens of a kept one: a copy, or the kept one itself where that loses nothing
         or there is no other place."""
         idle = self._prefixes.handles()
-        if len(kept.ids) - shared > TAIL_TOKENS_MAX or not self._decoder.fits(kept.handle, idle):
-            opened = self._opened([handle for handle in idle if handle is not kept.handle])
+        worth = len(kept.ids) - shared > TAIL_TOKENS_MAX or not self._decoder.fits(kept.handle, idle)
+        if worth and self._make_room(shared, beside=kept.handle):
+            others = [handle for handle in self._prefixes.handles() if handle is not kept.handle]
+            opened = self._opened(others)
             if opened is not None:
-                self._decoder.copy(kept.handle, opened, shared)
+                self._copy(kept.handle, opened, shared)
                 return opened
         self._prefixes.take(kept.handle)
         self._decoder.trim(kept.handle, shared)
         return kept.handle
+
+    def _copy(self, source: H, target: H, length: int) -> None:
+        try:
+            self._decoder.copy(source, target, length)
+        except BaseException:
+            self._decoder.close(target)
+            raise
 
     def _open(self) -> H:
         opened = self._opened(self._prefixes.handles())
@@ -264,6 +284,7 @@ class Batch(Generic[H]):
             ahead = self._running.get(sequence.awaits)
             if ahead is not None:
                 if ahead.read >= sequence.awaits_tokens:
+                    self._make_room(sequence.awaits_tokens)
                     self._decoder.copy(ahead.handle, sequence.handle, sequence.awaits_tokens)
                     sequence.read, sequence.awaits = sequence.awaits_tokens, None
                 return
@@ -285,70 +306,45 @@ class Batch(Generic[H]):
         for handle in gone:
             self._decoder.close(handle)
 
-    def _make_room(self, tokens: int) -> None:
-        while not self._decoder.has_room(tokens) and self._drop_oldest():
-            pass
+    def _make_room(self, tokens: int, beside: H | None = None) -> bool:
+        """Give up what is kept, the least recently used first, until there is room for so many tokens; `beside` one
+        that is needed, and was used last. False when there is none."""
+        while not self._decoder.has_room(tokens):
+            if self._prefixes.handles()[:1] == [beside] or not self._drop_oldest():
+                return False
+        return True
 
     # --- one step -------------------------------------------------------------------------------------------
 
     def _work(self) -> list[tuple[_Sequence[H], Chunk[H]]]:
         prompts = [
-            Unread(request, s.unread) for request, s in self._running.items() if s.unread > 0 and s.awaits is None
+            Unread(request, s.unread) for request, s in self._running.items() if not s.generates and s.awaits is None
         ]
         shares = prompt_shares(prompts, self._chunk_tokens)
         work: list[tuple[_Sequence[H], Chunk[H]]] = []
         for request, s in self._running.items():
-            if s.unread <= 0 and s.awaits is None:
+            if s.generates:
                 work.append((s, Chunk(s.handle, (s.generated[-1],), s.read, s.wanted)))
             elif share := shares.get(request, 0):
-                tokens = s.job.prompt[s.read : s.read + share]
+                tokens = (*s.job.prompt, *s.generated)[s.read : s.read + share]
                 work.append((s, Chunk(s.handle, tokens, s.read, s.wanted if share == s.unread else Wanted.NOTHING)))
         return work
 
-    def _run(
-        self, work: list[tuple[_Sequence[H], Chunk[H]]], emissions: list[Emission]
-    ) -> list[tuple[_Sequence[H], Any]]:
+    def _run(self, work: list[tuple[_Sequence[H], Chunk[H]]]) -> list[tuple[_Sequence[H], Any]]:
         """Run all chunks. When that fails, each alone: one sequence's fault ends that sequence only."""
         self._make_room(sum(len(chunk.tokens) for _, chunk in work))
         try:
-            return self._advance(work, self._decoder.run([chunk for _, chunk in work]))
+            outcomes = self._decoder.run([chunk for _, chunk in work])
         except MemoryError:
             raise
-        except NoRoom:
-            if len(self._prefixes):
+        except Exception as error:  # noqa: BLE001  (told to its client; for everybody it is the worker's to judge)
+            if isinstance(error, NoRoom) and len(self._prefixes):
                 self.forget()
-                return self._run(work, emissions)
+                return self._run(work)
             if len(work) == 1:
-                raise
-        except Exception:
-            if len(work) == 1:
-                raise
-        return self._run_singly(work, emissions)
-
-    def _run_singly(
-        self, work: list[tuple[_Sequence[H], Chunk[H]]], emissions: list[Emission]
-    ) -> list[tuple[_Sequence[H], Any]]:
-        done: list[tuple[_Sequence[H], Any]] = []
-        failures: list[Exception] = []
-        for sequence, chunk in work:
-            try:
-                (outcome,) = self._decoder.run([chunk])
-            except MemoryError:
-                raise
-            except Exception as error:  # noqa: BLE001  (told to its client; raised below when it is everybody's)
-                failures.append(error)
-                emissions.append(_failed(sequence.job, error))
-            else:
-                # The next run overwrites what logits point to.
-                kept = outcome.copy() if hasattr(outcome, "copy") else outcome
-                done.extend(self._advance([(sequence, chunk)], [kept]))
-        if len(failures) == len(work):
-            raise failures[0]
-        return done
-
-    def _advance(
-        self, work: list[tuple[_Sequence[H], Chunk[H]]], outcomes: list[Any]
-    ) -> list[tuple[_Sequence[H], Any]]:
+                return [(work[0][0], error)]
+            # What logits point to is overwritten by the next run.
+            return [(sequence, _own(outcome)) for one in work for sequence, outcome in self._run([one])]
         for sequence, chunk in work:
             sequence.read += len(chunk.tokens)
         return [(sequence, outcome) for (sequence, _), outcome in zip(work, outcomes, strict=True)]
@@ -366,7 +362,7 @@ class Batch(Generic[H]):
             if job.logprobs is not None:
                 logprobs = (logprobs_of(outcome, token, job.logprobs, self._pieces.__getitem__),)
         except (ValueError, GrammarBroke) as error:
-            return _failed(job, error)
+            return _failed(job, Unusable(error) if isinstance(error, ValueError) else error)
         finish = None
         if ended:
             finish = Finish.STOP
@@ -381,13 +377,19 @@ class Batch(Generic[H]):
         logits, sampling, prompt = outcome, sequence.job.sampling, sequence.job.prompt
         if is_adjusted(sampling):
             logits = adjusted(logits, sampling, prompt, sequence.generated)
-        if sequence.constraint is not None:
-            logits = masked(logits, sequence.constraint.allowed())
+        if sequence.job.constraint is not None:
+            logits = masked(logits, sequence.job.constraint.allowed())
         token = sample(logits, sampling, len(prompt) + len(sequence.generated))
-        if sequence.constraint is None or token in self._end_ids:
+        if sequence.job.constraint is None or token in self._end_ids:
             return token, False
-        return token, sequence.constraint.accept(token)
+        return token, sequence.job.constraint.accept(token)
+
+
+def _own(outcome: Any) -> Any:
+    return outcome.copy() if hasattr(outcome, "copy") else outcome
 
 
 def _failed(job: Job, error: Exception) -> Emission:
-    return Emission(job.request, (), b"", Finish.ERROR, error=f"{type(error).__name__}: {error}")
+    own = isinstance(error, Unusable | GrammarBroke)
+    text = str(error) if own or isinstance(error, CacheLost) else f"{type(error).__name__}: {error}"
+    return Emission(job.request, (), b"", Finish.ERROR, error=text, engine_failed=not own)

@@ -13,6 +13,7 @@ from typing import Protocol
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import Finish, GenerationRequest, Sampling, TokenLogprob
 from skulk.core.errors import Terminal
+from skulk.engines.constraint import Constraint
 
 LoadProgress = Callable[[float], None]
 """Called with the share (0…1) of the model that is in memory."""
@@ -31,6 +32,8 @@ class Prompt:
     ids: tuple[int, ...]
     reasoning: str = "none"
     """`open`: the text ends inside a block; `optional`: one may follow; `none`: the model reasons not, or not now."""
+    constraint: Constraint | None = None
+    """What the request's grammar lets it become."""
 
     @property
     def in_reasoning(self) -> bool:
@@ -47,10 +50,8 @@ class Job:
     max_tokens: int
     logprobs: int | None = None
     """None: not wanted. Else with so many alternatives."""
-    grammar: str = ""
-    """As in `GenerationRequest`."""
-    reasoning: str = "none"
-    """As in `Prompt`: what the grammar lets stand before the answer."""
+    constraint: Constraint | None = None
+    """As in `Prompt`; its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Emission:
     """One per id when the job wants them."""
     error: str | None = None
     """Set with Finish.ERROR: this sequence cannot go on, the others do."""
+    engine_failed: bool = False
+    """With `error`: computing failed. If it does for everybody, the engine is broken and not the request."""
 
 
 class Engine(Protocol):
@@ -75,6 +78,8 @@ class Engine(Protocol):
     """Empty until `load` has found it."""
     slots: int
     """How many sequences the engine runs at once, at most what the launch allows."""
+    reads_together: bool
+    """Several prompts in one step take clearly less than one after the other."""
 
     def load(self, progress: LoadProgress) -> None:
         """Bring the model into memory. Raises EngineFailure or MemoryError."""
@@ -85,14 +90,15 @@ class Engine(Protocol):
         ...
 
     def render(self, request: GenerationRequest) -> Prompt:
-        """Chat template and tokeniser. Raises RequestError (400) when the request cannot be rendered."""
+        """Chat template, tokeniser and grammar. Raises RequestError (400) when the request cannot be rendered, or its
+        grammar not be satisfied."""
         ...
 
     def start(self, job: Job) -> int:
         """Take a sequence in; cheap, all work happens in `step`. At most `slots` at a time.
 
         Returns how many tokens of the prompt need not be computed, because a sequence before it had them too.
-        Raises RequestError 400 for a grammar that cannot be satisfied.
+        Raises RequestError 400 for a bias on a token that the model has not.
         """
         ...
 

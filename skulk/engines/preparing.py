@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import GenerationRequest, RunnerRefusal
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """`queue_seconds`: how long it waited for its slot."""
+    """`queue_seconds`: how long it waited for its slot, and behind the prompts before it."""
 
     request: GenerationRequest
     queue_seconds: float = 0.0
@@ -70,17 +71,19 @@ class Preparer(threading.Thread):
         self._flight = flight
         self._wanted = wanted
         self._hand_over = hand_over
-        self._orders: queue.SimpleQueue[Begin] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[Begin, float]] = queue.SimpleQueue()
+        """With the moment of each, in monotonic seconds."""
 
     def order(self, begin: Begin) -> None:
         """Hand over a request; safe from any thread."""
-        self._orders.put(begin)
+        self._orders.put((begin, time.monotonic()))
 
     def run(self) -> None:
         while True:
-            begin = self._orders.get()
+            begin, ordered = self._orders.get()
             self._pulse.beat(Activity.PREPARING)
-            self._hand_over(self._prepared(begin))
+            waited = begin.queue_seconds + time.monotonic() - ordered
+            self._hand_over(self._prepared(replace(begin, queue_seconds=waited)))
             self._pulse.beat(Activity.IDLE)
 
     def _prepared(self, begin: Begin) -> Prepared | Declined:

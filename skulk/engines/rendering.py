@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from skulk.core.domain.requests import GenerationRequest, Message
 from skulk.core.errors import REQ_INVALID, REQ_UNSUPPORTED, RequestError
 from skulk.engines.admission import refuse_oversized
+from skulk.engines.constraint import Grammars
 from skulk.engines.engine import Prompt
 
 if TYPE_CHECKING:
@@ -97,13 +98,15 @@ def prompt_of(
     model: str,
     request: GenerationRequest,
     encode: Callable[[str], tuple[int, ...]],
+    grammars: Grammars,
     *,
     token_delimited: bool,
     context_tokens: int,
     piece_bytes_max: int,
 ) -> Prompt:
-    """The request as token ids of the model's tokeniser (`encode`). Raises RequestError 400 for a model without a
-    template, for what the template objects to, for text that no encoding has, and for far too much of it."""
+    """The request as token ids of the model's tokeniser (`encode`), and what its grammar lets it become. Raises
+    RequestError 400 for a model without a template, for what the template objects to, for text that no encoding has,
+    for far too much of it, and for a grammar that nothing satisfies."""
     if template is None:
         message = f"{model} has no chat template: it cannot chat"
         raise RequestError(REQ_UNSUPPORTED, message, status=400, param="messages")
@@ -114,7 +117,9 @@ def prompt_of(
         message = f"a message holds text that is no Unicode: {error.reason}"
         raise RequestError(REQ_INVALID, message, status=400, param="messages") from error
     refuse_oversized(size, context_tokens, piece_bytes_max)
-    return Prompt(encode(text), template.reasoning_after(request, text) if token_delimited else "none")
+    reasoning = template.reasoning_after(request, text) if token_delimited else "none"
+    constraint = grammars.start(request.grammar, reasoning) if request.grammar else None
+    return Prompt(encode(text), reasoning, constraint)
 
 
 def _turn(message: Message) -> dict[str, object]:

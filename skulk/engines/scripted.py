@@ -52,6 +52,7 @@ class ScriptedEngine:
         self._options = launch.options
         self._token_delimited = launch.reasoning_format == "token_delimited"
         self.slots = min(launch.concurrency, int(self._number("concurrency", launch.concurrency)))
+        self.reads_together = False
         self.version = "1"
         self._running: dict[RequestId, _Sequence] = {}
         self._steps = 0

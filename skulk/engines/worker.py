@@ -25,6 +25,7 @@ from skulk.core.errors import (
     RequestError,
     SkulkError,
 )
+from skulk.core.formats.memory_errors import is_out_of_memory
 from skulk.engines.admission import accepted
 from skulk.engines.engine import Emission, Engine, Job
 from skulk.engines.flight import FlightRecorder, Phase
@@ -33,6 +34,9 @@ from skulk.engines.watchdog import Activity, Pulse
 
 log = logging.getLogger(__name__)
 
+GATHER_SECONDS_MAX = 0.02
+"""How long a step waits for prompts that are being prepared, when the engine had nothing to do: rendering one takes a
+millisecond or two, a step many times that. Whoever comes alone waits for nobody."""
 FAILED_STEPS_MAX = 3
 """One failed step may be one request's fault. Three in a row without a token between are the engine's."""
 
@@ -148,13 +152,14 @@ class Worker(threading.Thread):
                 self._take_orders()
                 if self._running:
                     self._step()
-        except MemoryError as error:
-            self._broken(RUN_MEMORY, f"not enough memory: {error or 'allocation failed'}")
         except SkulkError as error:
             self._broken(error.code, error.message)
         except BaseException as error:  # noqa: BLE001  # whatever an engine raises ends in last words, never in silence
             code = ENG_GENERATE if self._pulse.activity is Activity.STEPPING else ENG_MODEL
-            self._broken(code, f"{type(error).__name__}: {error}")
+            message = f"{type(error).__name__}: {error}"
+            if is_out_of_memory(error):  # not all libraries have a type for it
+                code, message = RUN_MEMORY, f"not enough memory: {str(error) or 'allocation failed'}"
+            self._broken(code, message)
 
     def _bring_up(self) -> None:
         self._flight.note(Phase.LOAD_MODEL)
@@ -179,23 +184,30 @@ class Worker(threading.Thread):
         self._pulse.beat(Activity.IDLE)
 
     def _take_orders(self) -> None:
-        order: _Inbox | None = None if self._running else self._inbox.get()
+        """All there are; without work, wait for one."""
+        gather_until = 0.0
+        if not self._running:
+            self._carry_out(self._inbox.get())
+            if self._engine.reads_together:
+                gather_until = time.monotonic() + GATHER_SECONDS_MAX
         while True:
-            if order is None:
-                try:
-                    order = self._inbox.get_nowait()
-                except queue.Empty:
-                    return
-            match order:
-                case Drop(request):
-                    self._drop(request)
-                case Declined(request, refusal):
-                    if self._arrives(request):
-                        self._decline(request, refusal)
-                case Prepared(begin):
-                    if self._arrives(begin.request.id):
-                        self._begin(order)
-            order = None
+            left = gather_until - time.monotonic() if self._coming else 0.0
+            try:
+                order = self._inbox.get(timeout=left) if left > 0 else self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            self._carry_out(order)
+
+    def _carry_out(self, order: _Inbox) -> None:
+        match order:
+            case Drop(request):
+                self._drop(request)
+            case Declined(request, refusal):
+                if self._arrives(request):
+                    self._decline(request, refusal)
+            case Prepared(begin):
+                if self._arrives(begin.request.id):
+                    self._begin(order)
 
     def _is_wanted(self, request: RequestId) -> bool:
         return request not in self._unwanted
@@ -213,19 +225,14 @@ class Worker(threading.Thread):
         request, prompt = prepared.begin.request, prepared.prompt
         self._pulse.beat(Activity.STEPPING)
         try:
-            job = Job(
-                request.id,
-                prompt.ids,
-                request.sampling,
-                prepared.max_tokens,
-                request.logprobs,
-                request.grammar,
-                prompt.reasoning,
-            )
+            sampling, most = request.sampling, prepared.max_tokens
+            job = Job(request.id, prompt.ids, sampling, most, request.logprobs, prompt.constraint)
             cached_tokens = self._engine.start(job)
         except RequestError as error:
             self._decline(request.id, refusal_of(error))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             log.exception("request %s could not be started", request.id)
             refusal = RunnerRefusal(ENG_GENERATE.id, f"{type(error).__name__} while starting: {error}", 500)
             self._engine.cancel(request.id)
@@ -256,13 +263,12 @@ class Worker(threading.Thread):
     def _step(self) -> None:
         try:
             emissions = self._engine.step()
-        except MemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             log.exception("a step failed")
             self._fail_step(error)
             return
-        self._failed_steps = 0
         self._pulse.steps += 1
         self._pulse.memory_bytes = self._engine.memory_bytes()
         self._pulse.beat(Activity.STEPPING)
@@ -275,6 +281,10 @@ class Worker(threading.Thread):
             if emission.finish is not None:
                 self._flight.note(Phase.COMPLETION, emission.finish.value, emission.request)
                 self._release(emission.request)
+        if any(emission.ids for emission in emissions):
+            self._failed_steps = 0
+        elif emissions and all(emission.engine_failed for emission in emissions):
+            self._count_failure(str(emissions[-1].error))
 
     def _fail_step(self, error: Exception) -> None:
         message = f"{type(error).__name__}: {error}"
@@ -284,6 +294,9 @@ class Worker(threading.Thread):
             self._flight.note(Phase.ERROR, type(error).__name__, request)
             self._engine.cancel(request)
             self._release(request)
+        self._count_failure(message)
+
+    def _count_failure(self, message: str) -> None:
         self._failed_steps += 1
         if self._failed_steps >= FAILED_STEPS_MAX:
             raise EngineGaveUp(f"{FAILED_STEPS_MAX} steps in a row failed, the last with {message}")

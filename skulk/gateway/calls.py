@@ -55,14 +55,10 @@ class Call:
         finally:
             await stop(task)
 
-    async def submit(self, serving: Serving) -> list[Generation]:
-        """Route and send the requests, and wait until all are accepted; they are cancelled with the call from here on.
-        Raises what refuses the first of them."""
-        submits = [self._submit(serving, index, request) for index, request in enumerate(self._requests)]
-        return await self.during(all_of(submits))
-
-    async def _submit(self, serving: Serving, index: int, request: GenerationRequest) -> Generation:
-        self._running[index] = generation = await serving.submit(request)
+    async def submit(self, serving: Serving, index: int) -> Generation:
+        """Route and send the request of one choice, and wait until it is accepted; it is cancelled with the call from
+        here on. Raises what refuses it."""
+        self._running[index] = generation = await serving.submit(self._requests[index])
         return generation
 
     def expire_after(self, seconds: float) -> None:

@@ -1,15 +1,16 @@
 """The answer to one chat request, as a stream of events or in one piece.
 
-The status is decided when the runner has accepted all choices: until then every failure is a real HTTP error and
-nothing has been sent. A streamed answer that fails later ends with an error event; an answer in one piece is buffered,
-so its status is always true. Text is assembled by `skulk.core.dialects.text`.
+The status of a stream is decided when all choices are accepted, or by the first token where some of them still wait for
+a slot: until then every failure is a real HTTP error and nothing has been sent. A streamed answer that fails later ends
+with an error event; an answer in one piece is buffered, so its status is always true. Text is assembled by
+`skulk.core.dialects.text`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -59,13 +60,17 @@ class _Growing:
 
 @dataclass(slots=True)
 class _Progress:
-    """All choices of one request, and what is noted of it."""
+    """The choices of one request that are accepted, and what is noted of it."""
 
-    choices: Sequence[_Growing]
     note: Note
+    choices: list[_Growing] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """There is something to say, or nothing is left that could refuse the request."""
 
     def take_stock(self) -> Usage:
         """Note and return what was used until now. The prompt is one, however many choices share it."""
+        if not self.choices:
+            return Usage(0, 0, 0, 0)
         accepted = self.choices[0].generation.accepted
         assemblies = [choice.assembly for choice in self.choices]
         self.note.usage = usage = Usage(
@@ -103,7 +108,8 @@ class ChatReply(Response):
         try:
             async with self._calls.open(request.id, self._chat.generations, receive) as call:
                 call.expire_after(max(0.0, note.started + request.deadline_seconds - self._settings.monotonic()))
-                progress = self._begin(await call.submit(self._serving), note)
+                note.choices = len(self._chat.generations)
+                progress = _Progress(note)
                 if self._chat.stream:
                     await self._stream(call, progress, send)
                 else:
@@ -111,14 +117,14 @@ class ChatReply(Response):
         except ClientGone:
             note.error = note.error or "client_gone"
 
-    def _begin(self, generations: Sequence[Generation], note: Note) -> _Progress:
-        note.queue_seconds = max(generation.accepted.queue_seconds for generation in generations)
-        note.choices = len(generations)
-        choices = [
-            _Growing(index, self._assembly(generation, request.id), generation)
-            for index, (generation, request) in enumerate(zip(generations, self._chat.generations, strict=True))
-        ]
-        return _Progress(choices, note)
+    async def _accepted(self, call: Call, index: int, progress: _Progress) -> _Growing:
+        generation = await call.submit(self._serving, index)
+        growing = _Growing(index, self._assembly(generation, self._chat.generations[index].id), generation)
+        progress.choices.append(growing)
+        progress.note.queue_seconds = max(progress.note.queue_seconds, generation.accepted.queue_seconds)
+        if len(progress.choices) == progress.note.choices:
+            progress.begun.set()
+        return growing
 
     def _assembly(self, generation: Generation, request_id: str) -> TextAssembly:
         tools = self._chat.tools
@@ -133,13 +139,14 @@ class ChatReply(Response):
         )
 
     async def _whole(self, call: Call, progress: _Progress, scope: Scope, receive: Receive, send: Send) -> None:
-        async def one(growing: _Growing) -> Choice:
+        async def one(index: int) -> Choice:
+            growing = await self._accepted(call, index, progress)
             shown: list[Shown] = []
             finish = await self._follow(call, growing, progress.note, shown.append)
             return Choice(growing.index, shown, finish)
 
         try:
-            choices = await call.during(all_of([one(growing) for growing in progress.choices]))
+            choices = await call.during(all_of([one(index) for index in range(progress.note.choices)]))
         finally:
             usage = progress.take_stock()
         reply = json_reply(self._answer.complete(choices, usage, stats_of(progress.note, usage)))
@@ -150,7 +157,7 @@ class ChatReply(Response):
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
         outbox = Outbox(self._settings.owner_buffer_bytes_max, write)
-        writer = asyncio.ensure_future(self._write(outbox, send))
+        writer = asyncio.ensure_future(self._write(progress.begun, outbox, send))
         writer.add_done_callback(lambda task: _report_broken(task, call))
         try:
             outbox.close(*await self._fill(call, progress, outbox))
@@ -163,19 +170,28 @@ class ChatReply(Response):
             await stop(writer)
 
     async def _fill(self, call: Call, progress: _Progress, outbox: Outbox) -> list[bytes]:
-        """Put all choices into the outbox; return the events that end the stream. Raises ClientGone."""
+        """Put all choices into the outbox; return the events that end the stream. Raises ClientGone, and whatever
+        fails before the stream has begun."""
 
-        async def one(growing: _Growing) -> None:
-            events = PieceEvents(self._answer, growing.index)
-            finish = await self._follow(call, growing, progress.note, lambda item: outbox.put(events.event(item)))
+        async def one(index: int) -> None:
+            growing = await self._accepted(call, index, progress)
+            events = PieceEvents(self._answer, index)
+
+            def show(item: Shown) -> None:
+                progress.begun.set()
+                outbox.put(events.event(item))
+
+            finish = await self._follow(call, growing, progress.note, show)
             called = growing.assembly.calls > 0
             outbox.keep(event(self._answer.chunk(finish=finish, index=growing.index, called=called)))
 
         try:
-            await call.during(all_of([one(growing) for growing in progress.choices]))
+            await call.during(all_of([one(index) for index in range(progress.note.choices)]))
         except ClientGone:
             raise
-        except Exception as error:  # noqa: BLE001  (told and logged; a client is owed an answer)
+        except Exception as error:
+            if not progress.begun.is_set():
+                raise
             failure = told(error, progress.note)
             progress.note.error = failure.code.id
             call.stop_all(failure.code.title)
@@ -206,7 +222,8 @@ class ChatReply(Response):
         note.finish = assembly.finish.value if assembly.finish is not None else ""
         return _good_end(assembly)
 
-    async def _write(self, outbox: Outbox, send: Send) -> None:
+    async def _write(self, begun: asyncio.Event, outbox: Outbox, send: Send) -> None:
+        await begun.wait()
         await send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
         await outbox.write_all(
             KEEP_ALIVE + command_id_comment(self._chat.generation.id), KEEP_ALIVE, self._settings.keep_alive_seconds

@@ -124,6 +124,33 @@ engine._batch._decoder._read_together = lambda chunks: passes.append(len(chunks)
 together = answers(jobs, 0)
 print(json.dumps({"alone": alone, "together": together, "cached": cached, "passes": passes}))
 """
+# The third pass over all rows breaks after the library has begun to write into the caches.
+LOST = """
+jobs = jobs_of([5, 40, 90])
+for job in jobs:
+    engine._batch.forget()
+    alone |= answers([job], 1)
+decoder = engine._batch._decoder
+model, passes = decoder._model, []
+
+
+class Breaks:
+    def __getattr__(self, name):
+        return getattr(model, name)
+
+    def __call__(self, tokens, cache):
+        logits = model(tokens, cache=cache)
+        if tokens.shape == (3, 1):
+            passes.append(decoder._steps)
+            if len(passes) == 3:
+                mx.eval(logits)
+                raise RuntimeError("no kernel")
+        return logits
+
+
+decoder._model = Breaks()
+print(json.dumps({"alone": alone, "together": answers(jobs, 0), "passes": len(passes)}))
+"""
 
 
 @pytest.fixture
@@ -159,4 +186,10 @@ def test_prompts_that_are_read_in_one_pass_go_on_from_what_is_kept(answered):
     got = answered("llama", BEGINNING)
     assert got["cached"] == [3, 3, 3, 0]
     assert got["passes"] == [4]
+    assert got["together"] == got["alone"]
+
+
+def test_a_step_that_breaks_for_all_rows_is_made_good_from_the_beginning(answered):
+    got = answered("llama", LOST)
+    assert got["passes"] > 3
     assert got["together"] == got["alone"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from skulk.core.domain import Finish, Sampling
 from skulk.core.errors import RequestError
-from skulk.engines.batching import AWAITED_TOKENS_MIN, Batch, NoRoom, Wanted
+from skulk.engines.batching import AWAITED_TOKENS_MIN, Batch, CacheLost, NoRoom, Wanted
 from skulk.engines.engine import Job
 from skulk.engines.schedule import tokens_max
 
@@ -44,6 +44,9 @@ class ToyDecoder:
         self.longest_step = 0
         self.poison: set[int] = set()
         """A chunk with one of these ids fails."""
+        self.loses = 0
+        """So many of the steps that several generate in lose the caches of all of them."""
+        self.most_held = 0
 
     def has_room(self, tokens):
         return self.held_tokens() + tokens <= self.room_tokens
@@ -70,6 +73,7 @@ class ToyDecoder:
         assert source.open
         assert target.open
         assert target.ids == []
+        self.most_held = max(self.most_held, self.held_tokens() + length)
         target.ids = source.ids[:length]
         assert len(target.ids) == length
 
@@ -87,6 +91,11 @@ class ToyDecoder:
             raise NoRoom("full")
         if any(token in self.poison for chunk in chunks for token in chunk.tokens):
             raise RuntimeError("poisoned")
+        if self.loses and len(chunks) > 1 and all(len(chunk.tokens) == 1 for chunk in chunks):
+            self.loses -= 1
+            for cache in self.caches:
+                cache.ids.clear()
+            return [CacheLost("it broke")] * len(chunks)
         self.computed += tokens
         self.longest_step = max(self.longest_step, tokens)
         return [self._one(chunk) for chunk in chunks]
@@ -109,7 +118,7 @@ def toy_logits(ids):
 
 
 def batch(decoder, chunk_tokens=16):
-    return Batch(decoder, None, frozenset({END}), PIECES, chunk_tokens)
+    return Batch(decoder, frozenset({END}), PIECES, chunk_tokens)
 
 
 def job(name, prompt, max_tokens=12, **sampling):
@@ -243,14 +252,79 @@ def test_one_sequences_fault_ends_that_one_only():
     assert decoder.caches == []
 
 
-def test_a_step_that_fails_for_everybody_is_the_engines():
+def test_a_step_that_fails_for_everybody_says_that_it_was_the_engine():
     decoder = ToyDecoder()
     decoder.poison = {1, 2}
     running = batch(decoder)
     running.start(job("a", [1] * 5))
     running.start(job("b", [2] * 5))
-    with pytest.raises(RuntimeError, match="poisoned"):
-        running.step()
+    emissions = running.step()
+    assert [(e.request, e.finish, e.error, e.engine_failed) for e in emissions] == [
+        (name, Finish.ERROR, "RuntimeError: poisoned", True) for name in ("a", "b")
+    ]
+    assert len(running) == 0
+    assert decoder.caches == []
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_sequences_whose_caches_were_lost_begin_again_and_answer_the_same(temperature):
+    def answers(loses):
+        running = batch(decoder := ToyDecoder())
+        running.start(job("kept", [9] * 40))
+        finish(running)
+        for i in range(3):
+            running.start(job(f"r{i}", [i + 1] * (4 + 9 * i), temperature=temperature))
+        decoder.loses = loses
+        found = finish(running)
+        assert decoder.loses == 0
+        return found, running.start(job("again", [9] * 40))
+
+    assert answers(loses=0)[1] == 39
+    assert answers(loses=1) == (answers(loses=0)[0], 0), "what was kept is not relied on either"
+
+
+def test_who_loses_the_cache_again_ends_with_the_reason():
+    decoder = ToyDecoder()
+    decoder.loses = 2
+    running = batch(decoder)
+    for i in range(2):
+        running.start(job(f"r{i}", [i + 1] * 5))
+    answers = finish(running)
+    assert {(end, error) for _, end, error in answers.values()} == {(Finish.ERROR, "it broke")}
+    running.start(after := job("after", [7] * 5))
+    assert finish(running) == {"after": expected(after)}
+
+
+def test_a_copy_of_what_is_kept_has_room_before_it_is_made():
+    decoder = ToyDecoder(room_tokens=200)
+    running = batch(decoder)
+    running.start(job("a", [1] * 100, max_tokens=1))
+    running.start(job("b", [2] * 90, max_tokens=1))
+    finish(running)
+    running.start(after := job("after", [*[1] * 70, 5], max_tokens=8))
+    assert decoder.most_held <= 200
+    assert finish(running) == {"after": expected(after)}
+
+
+def test_where_even_that_leaves_no_room_for_a_copy_the_kept_sequence_itself_goes_on():
+    decoder = ToyDecoder(room_tokens=120)
+    running = batch(decoder)
+    running.start(job("a", [1] * 100, max_tokens=1))
+    finish(running)
+    assert running.start(after := job("after", [*[1] * 70, 5], max_tokens=8)) == 70
+    assert decoder.most_held <= 120
+    assert finish(running) == {"after": expected(after)}
+
+
+def test_a_copy_that_fails_leaves_no_place_taken(monkeypatch):
+    decoder = ToyDecoder()
+    running = batch(decoder)
+    running.start(job("a", [1] * 60, max_tokens=1))
+    finish(running)
+    monkeypatch.setattr(decoder, "copy", lambda *_: (_ for _ in ()).throw(RuntimeError("no copy")))
+    with pytest.raises(RuntimeError, match="no copy"):
+        running.start(job("b", [1] * 40))
+    assert len(decoder.caches) == 1
 
 
 def test_memory_that_ran_out_is_never_one_requests_fault(monkeypatch):

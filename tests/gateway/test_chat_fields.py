@@ -71,12 +71,53 @@ class Reluctant(FakeServing):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_refusal_is_the_status_of_all_and_cancels_the_others(listen, stream):
-    serving = Reluctant(VIEW, says_then_waits("a", gate=Gate()))
+    serving = Reluctant(VIEW, says_then_waits(gate=Gate()))
     with listen(serving).http() as http:
         reply = http.post(PATH, json={**BODY, "n": 2, "stream": stream})
     assert reply.status_code == 429
     assert reply.json()["error"]["code"] == "queue_full"
     assert [generation.why_cancelled() for generation in serving.generations] == ["the request is over"]
+
+
+class OneSlot(FakeServing):
+    """The second request waits until the gate opens, as for the slot that the first one has."""
+
+    def __init__(self, *args, second=None):
+        super().__init__(*args)
+        self.gate = Gate()
+        self.second = second
+
+    async def submit(self, request):
+        if request.id.endswith("-1"):
+            await self.gate.passed()
+            if self.second is not None:
+                raise self.second
+        return await super().submit(request)
+
+
+def test_a_choice_that_has_a_slot_is_streamed_while_another_waits_for_one(listen):
+    serving = OneSlot(VIEW, says("a", "b"))
+    with listen(serving).client() as client:
+        stream = client.chat.completions.create(model="tiny", messages=QUESTION, n=2, stream=True)
+        first = [next(stream).choices[0] for _ in range(3)]
+        assert [(choice.index, choice.delta.content) for choice in first[:2]] == [(0, "a"), (0, "b")]
+        assert first[2].finish_reason == "stop"
+        serving.gate.open()
+        rest = [chunk.choices[0] for chunk in stream]
+    assert "".join(choice.delta.content or "" for choice in rest) == "ab"
+    assert {choice.index for choice in rest} == {1}
+
+
+def test_a_choice_that_is_refused_after_another_has_begun_ends_the_stream_with_its_error(listen):
+    full = RequestError(REQ_QUEUE_FULL, "full", status=429, retry_after_seconds=3)
+    serving = OneSlot(VIEW, says_then_waits("a", gate=Gate()), second=full)
+    with listen(serving).client() as client:
+        stream = client.chat.completions.create(model="tiny", messages=QUESTION, n=2, stream=True)
+        assert next(stream).choices[0].delta.content == "a"
+        serving.gate.open()
+        with pytest.raises(openai.APIError, match="full"):
+            list(stream)
+    assert [bool(generation.why_cancelled()) for generation in serving.generations] == [True]
 
 
 def test_a_cancel_by_the_command_id_ends_every_choice(serving, gateway):

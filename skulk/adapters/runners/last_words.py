@@ -8,30 +8,44 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
+from skulk.adapters.runners.crashes import crash_told
 from skulk.adapters.runners.places import Place, read_record
 from skulk.core.domain import LastWords
-from skulk.core.errors import RUN_EXITED
+from skulk.core.errors import RUN_EXITED, RUN_MEMORY
+from skulk.core.formats.memory_errors import tells_of_memory
 
-LOG_TAIL_BYTES = 4096
-"""Where the last line of a log is looked for: a traceback's last line is what a person wants first."""
-LOG_LINE_CHARACTERS_MAX = 300
-"""A line of a log that goes into a condition's message."""
+LOG_TAIL_BYTES = 64 * 1024
+"""Where the reason is looked for: the last line of a traceback, or what stands before the stacks of all threads (and
+those that a debugger wrote, 10 KB with one thread)."""
+LOG_CHARACTERS_MAX = 400
+"""What of a log goes into a condition's message."""
 MESSAGE_CHARACTERS_MAX = 2000
 """Last words go into conditions and events: long enough for arithmetic, short enough for a table."""
 
 
-def last_words(place: Place, exit_code: int | None) -> LastWords:
-    """Put together what is known. `exit_code` is the child's (negative: the signal), None when unknown."""
-    told = _told(place)
-    if told is not None:
-        return LastWords(told.exit_code if exit_code is None else exit_code, told.code, told.message)
+def last_words(place: Place, exit_code: int | None, oom_source: Path | None = None) -> LastWords:
+    """Put together what is known. `exit_code` is the child's (negative: the signal), None when unknown; `oom_source`
+    is the file by which the kernel killed a process for want of memory when this one ended."""
+    own = _told(place)
+    if own is not None:
+        return LastWords(own.exit_code if exit_code is None else exit_code, own.code, own.message)
     if exit_code == 0:
         return LastWords(0, None, "it ended by itself")
+    lines = _log_end(place)
+    crash = crash_told(lines)
     how = _how(exit_code)
-    line = _last_log_line(place)
-    message = f"{how}, without last words" + (f"; its log ends: {line}" if line else "")
-    return LastWords(exit_code, RUN_EXITED.id, message)
+    killed = oom_source is not None and crash is None  # who is killed writes no stacks
+    if killed:
+        how += f": the kernel killed it because memory ran out (by oom_kill in {oom_source})"
+    message = f"{how}, without last words"
+    if crash is not None:
+        message += f"; its log says: {crash[:LOG_CHARACTERS_MAX]}"
+    elif lines:
+        message += f"; its log ends: {lines[-1][:LOG_CHARACTERS_MAX]}"
+    no_memory = killed or (crash is not None and tells_of_memory(crash))
+    return LastWords(exit_code, (RUN_MEMORY if no_memory else RUN_EXITED).id, message)
 
 
 def _told(place: Place) -> LastWords | None:
@@ -64,7 +78,8 @@ def _how(exit_code: int | None) -> str:
     return f"it was ended by {name}"
 
 
-def _last_log_line(place: Place) -> str:
+def _log_end(place: Place) -> list[str]:
+    """The last lines of its log that are not empty."""
     for path in reversed(place.logs):
         try:
             with path.open("rb") as file:
@@ -73,7 +88,6 @@ def _last_log_line(place: Place) -> str:
                 lines = file.read().decode("utf-8", "replace").splitlines()
         except OSError:
             continue
-        for line in reversed(lines):
-            if line.strip():
-                return line.strip()[:LOG_LINE_CHARACTERS_MAX]
-    return ""
+        if found := [line.strip() for line in lines if line.strip()]:
+            return found
+    return []

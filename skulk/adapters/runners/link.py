@@ -8,12 +8,14 @@ anything: a runner that stays silent is reported as such and the node's rules or
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from skulk.adapters.runners.connection import Connection, Mute
 from skulk.adapters.runners.facts import after_count, after_heartbeat, after_hello, after_report, after_step
 from skulk.adapters.runners.last_words import last_words
+from skulk.adapters.runners.oom import OomWatch
 from skulk.adapters.runners.places import Place
 from skulk.adapters.runners.processes import exit_code, is_child
 from skulk.adapters.runners.streams import RunnerGeneration, Stream
@@ -109,15 +111,18 @@ class RunnerLink:
         self._stopping = False
         self._flight: asyncio.Future[tuple[FlightRecord, ...]] | None = None
         self._poked = asyncio.Event()
+        self._oom = OomWatch(clock)
 
     # --- orders ---------------------------------------------------------------------------------------------
 
     def follow(self, hello_seconds: float) -> None:
         """Connect, and stay connected until the runner is dead. `hello_seconds` holds for the first hello."""
+        self._oom.look(self.facts.pid)
         self._restart_task(self._follow(hello_seconds))
 
     def watch(self) -> None:
         """Only notice its death; for a runner that has been found and is not adopted yet."""
+        self._oom.look(self.facts.pid)
         self._restart_task(self._await_death())
 
     def mark_adopted(self) -> None:
@@ -135,7 +140,8 @@ class RunnerLink:
         return self._send(Stop())
 
     def poke(self) -> None:
-        """Look at the lock now: something has just been done to the process."""
+        """Look at the lock now: the process has just been signalled."""
+        self._oom.forget()
         self._poked.set()
 
     async def generate(self, request: GenerationRequest, owner: Owner) -> RunnerGeneration:
@@ -325,7 +331,8 @@ class RunnerLink:
         while pid is not None and code is None and is_child(pid) and self._clock() < end:
             await asyncio.sleep(LOCK_POLL_SECONDS_MIN)
             code = exit_code(pid)
-        words = last_words(self.place, code)
+        killed = code is None or code == -signal.SIGKILL
+        words = last_words(self.place, code, self._oom.risen() if killed else None)
         self._set(replace(self.facts, link=Link.DEAD, last_words=words, running=0, waiting=0))
 
     # --- messages -------------------------------------------------------------------------------------------
@@ -366,6 +373,7 @@ class RunnerLink:
 
     def _on_heartbeat(self, beat: Heartbeat) -> None:
         before = self.facts
+        self._oom.look(before.pid)
         self._told = (beat.running, beat.waiting)
         self.facts = after_heartbeat(before, beat, self._clock())
         self._count()

@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from skulk.engines.batching import Chunk, NoRoom, Wanted
+from skulk.core.errors import ENG_MODEL
+from skulk.core.formats.memory_errors import tells_of_memory
+from skulk.engines.batching import CacheLost, Chunk, NoRoom, Unusable, Wanted
+from skulk.engines.engine import EngineFailure
 from skulk.engines.llama_cpp.loading import LibraryLog, threads
 from skulk.engines.sampling import most_probable
 from skulk.engines.schedule import tokens_max
@@ -39,7 +42,7 @@ class Cache:
 
 
 class LlamaDecoder:
-    """`Decoder` of one loaded model. Raises MemoryError when the context cannot be made."""
+    """`Decoder` of one loaded model. Raises MemoryError or EngineFailure when the context cannot be made."""
 
     shared_tokens_min = 32
     """Places are as few as slots: whoever copies a few tokens takes one from a whole conversation."""
@@ -81,11 +84,16 @@ class LlamaDecoder:
         settings.type_k = settings.type_v = CACHE_TYPES[cache_type]
         settings.no_perf = True
         before = messages.buffer_bytes
+        messages.complaints()
         self._context = library.llama_init_from_model(model, settings)
         self._sequence_bytes = (messages.buffer_bytes - before) // slots
+        # Also after success: what it complained of, it then found a way around.
+        reason = messages.complaints()
         if not self._context:
-            reason = messages.complaints() or "it gave no reason"
-            raise MemoryError(f"llama.cpp cannot make a context of {settings.n_ctx} tokens: {reason}")
+            message = f"llama.cpp cannot make a context of {settings.n_ctx} tokens: "
+            message += reason or "it gave no reason; want of memory is the likeliest"
+            no_memory = not reason or tells_of_memory(reason)
+            raise MemoryError(message) if no_memory else EngineFailure(ENG_MODEL, message)
         self._memory = library.llama_get_memory(self._context)
         self._batch = library.llama_batch_init(self._batch_tokens, 0, 1)
         self._tokens = np.ctypeslib.as_array(self._batch.token, (self._batch_tokens,))
@@ -131,10 +139,10 @@ class LlamaDecoder:
         self.trim(target, length)
 
     def trim(self, handle: Cache, length: int) -> None:
-        self._library.llama_memory_seq_rm(self._memory, handle.id, length, -1)
+        self._cut(handle, length)
 
     def close(self, handle: Cache) -> None:
-        self._library.llama_memory_seq_rm(self._memory, handle.id, -1, -1)
+        self._cut(handle, 0)
         self._free.add(handle.id)
 
     def run(self, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
@@ -144,13 +152,26 @@ class LlamaDecoder:
         answer = self._library.llama_decode(self._context, self._batch)
         if answer != 0:
             # What was done before the failure is undone, so that the step can be tried again in another way.
-            for chunk in chunks:
-                self._library.llama_memory_seq_rm(self._memory, chunk.handle.id, chunk.start, -1)
+            undone = [self._cut(chunk.handle, chunk.start) for chunk in chunks]
+            reason = self._messages.complaints()
             if answer == _NO_ROOM:
                 raise NoRoom(f"the KV cache has no room for {self._batch.n_tokens} tokens more")
-            reason = f"llama_decode failed with {answer}: {self._messages.complaints() or 'no reason given'}"
-            raise MemoryError(reason) if answer == _NO_MEMORY else RuntimeError(reason)
+            message = f"llama_decode failed with {answer}: {reason or 'no reason given'}"
+            # A device that has no memory left for the computation shows as a failure like any other.
+            no_memory = answer == _NO_MEMORY or tells_of_memory(reason)
+            if no_memory:
+                raise MemoryError(message)
+            if all(undone):
+                raise RuntimeError(message)
+            for chunk in chunks:
+                self._cut(chunk.handle, 0)
+            return [CacheLost(message)] * len(chunks)
         return [self._read(chunk, rows[i]) for i, chunk in enumerate(chunks)]
+
+    def _cut(self, handle: Cache, length: int) -> bool:
+        """Leave so many tokens of a sequence. False when that is impossible: a recurrent state goes back to its
+        beginning only."""
+        return bool(self._library.llama_memory_seq_rm(self._memory, handle.id, length or -1, -1))
 
     def _fill(self, chunks: Sequence[Chunk[Cache]]) -> list[int]:
         """Write the batch; returns the row of each chunk's last token."""
@@ -182,4 +203,4 @@ class LlamaDecoder:
         try:
             return most_probable(logits)
         except ValueError as error:
-            return error
+            return Unusable(error)

@@ -15,6 +15,8 @@ from skulk.engines.llama_cpp.loading import LibraryLog, LoadedModel, load_model,
 from skulk.engines.rendering import prompt_of
 from skulk.engines.warming import generate_a_little
 
+CPU = "llama_cpp-cpu"
+"""The backend without a device."""
 PREFILL_CHUNK_TOKENS = 512
 """The most that a cancel, and everybody's next token, waits for; larger chunks gain little speed on a GPU."""
 PREFILL_CHUNK_TOKENS_CPU = 256
@@ -30,10 +32,13 @@ class LlamaCppEngine:
         self._launch = launch
         self._token_delimited = launch.reasoning_format == "token_delimited"
         self.slots = min(launch.concurrency, SEQUENCES_MAX)
+        # A CPU needs as long for two prompts as for one after the other; the first would wait for nothing.
+        self.reads_together = launch.backend != CPU
         self.version = ""
         self._messages: LibraryLog
         self._loaded: LoadedModel
         self._batch: Batch[Cache]
+        self._grammars: Grammars
         self._piece_bytes_max = 0
 
     def load(self, progress: LoadProgress) -> None:
@@ -44,7 +49,7 @@ class LlamaCppEngine:
             library, self._messages, launch.backend, Path(launch.model_dir), launch.gguf_file, progress
         )
         tokenizer = self._loaded.tokenizer
-        chunk_tokens = PREFILL_CHUNK_TOKENS_CPU if launch.backend == "llama_cpp-cpu" else PREFILL_CHUNK_TOKENS
+        chunk_tokens = PREFILL_CHUNK_TOKENS_CPU if launch.backend == CPU else PREFILL_CHUNK_TOKENS
         decoder = LlamaDecoder(
             library,
             self._loaded.model,
@@ -58,8 +63,8 @@ class LlamaCppEngine:
         pieces = [tokenizer.data(token) for token in range(tokenizer.size)]
         self._piece_bytes_max = max(map(len, pieces))
         end_ids = self._loaded.eos_ids
-        grammars = Grammars(pieces, tokenizer.special_ids(), sorted(end_ids), tokenizer.encode)
-        self._batch = Batch(decoder, grammars, end_ids, pieces, chunk_tokens)
+        self._grammars = Grammars(pieces, tokenizer.special_ids(), sorted(end_ids), tokenizer.encode)
+        self._batch = Batch(decoder, end_ids, pieces, chunk_tokens)
 
     def warm_up(self, progress: WarmUpProgress) -> None:
         generate_a_little(self, progress)
@@ -71,6 +76,7 @@ class LlamaCppEngine:
             self._launch.model,
             request,
             self._loaded.tokenizer.encode,
+            self._grammars,
             token_delimited=self._token_delimited,
             context_tokens=self._launch.context_tokens,
             piece_bytes_max=self._piece_bytes_max,

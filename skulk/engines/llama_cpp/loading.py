@@ -17,6 +17,7 @@ from typing import Any
 
 from skulk.core.errors import ENG_BROKEN, ENG_MODEL
 from skulk.core.formats.gguf import GgufHeader
+from skulk.core.formats.memory_errors import tells_of_memory
 from skulk.engines.engine import EngineFailure, LoadProgress
 from skulk.engines.llama_cpp.devices import gpu_devices, import_library
 from skulk.engines.llama_cpp.files import check_model
@@ -162,7 +163,7 @@ def load_model(
     library: Any, messages: LibraryLog, backend: str, model_dir: Path, gguf_file: str | None, progress: LoadProgress
 ) -> LoadedModel:
     """All of it, weights in memory. Raises EngineFailure: SK-ENG-003 naming the file that is at fault, SK-ENG-002
-    when this build has not the backend's device."""
+    when this build has not the backend's device; MemoryError when the library says that memory was not to be had."""
     path, header = check_model(model_dir, gguf_file)
     template_source = find_template(model_dir, _template_metadata(header))
     model = _weights(library, messages, backend, path, progress)
@@ -213,9 +214,9 @@ def _weights(library: Any, messages: LibraryLog, backend: str, path: Path, progr
     messages.complaints()
     model = library.llama_model_load_from_file(os.fsencode(path), settings)
     if not model:
-        raise EngineFailure(
-            ENG_MODEL, f"llama.cpp cannot load {path.name}: {messages.complaints() or 'it gave no reason'}"
-        )
+        reason = messages.complaints()
+        message = f"llama.cpp cannot load {path.name}: {reason or 'it gave no reason'}"
+        raise MemoryError(message) if tells_of_memory(reason) else EngineFailure(ENG_MODEL, message)
     progress(1.0)
     return model
 

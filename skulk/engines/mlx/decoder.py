@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from skulk.engines.batching import Chunk, Wanted
+from skulk.core.formats.memory_errors import is_out_of_memory
+from skulk.engines.batching import CacheLost, Chunk, Unusable, Wanted
 
 ENTRIES_MAX = 16
 """Kept conversations beyond those that run: their memory is freed as soon as somebody needs it."""
@@ -193,8 +194,11 @@ class MlxDecoder:
             logits = self._model(self._mx.array([chunk.tokens for chunk in ordered]), cache=self._batch)
             outcomes = dict(zip(self._rows, self._read(logits[:, -1], ordered), strict=True))
         except Exception as error:  # noqa: BLE001  (the caches of all of them are in an unknown state)
+            reason = _memory_or(error)
+            for handle in {*handles, *self._rows}:
+                handle.layers, handle.length = self._caches.make_prompt_cache(self._model), 0
             self._rows, self._batch = [], []
-            return [_memory_or(error)] * len(chunks)
+            return [CacheLost(f"{type(reason).__name__}: {reason}")] * len(chunks)
         for handle in handles:
             handle.length += 1
         return [outcomes[handle] for handle in handles]
@@ -208,7 +212,7 @@ class MlxDecoder:
         outcomes: list[Any] = []
         for i, (peak, index) in enumerate(zip(peaks.tolist(), indices.tolist(), strict=True)):
             if not math.isfinite(peak):
-                outcomes.append(ValueError(f"the highest logit is {peak}: the model's output is unusable"))
+                outcomes.append(Unusable(f"the highest logit is {peak}: the model's output is unusable"))
             else:
                 # A view: copies of this size are given back to the system and faulted in again with every token.
                 outcomes.append(np.array(rows[i], copy=False) if i in rows else index)
@@ -271,7 +275,6 @@ class MlxDecoder:
 
 def _memory_or(error: Exception) -> Exception:
     """What mlx says when an allocation failed is a MemoryError, which no sequence survives; else the error itself."""
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "malloc" in text or "insufficient memory" in text:
+    if is_out_of_memory(error):
         raise MemoryError(str(error)) from error
     return error

@@ -35,10 +35,12 @@ class MlxEngine:
         self._launch = launch
         self._token_delimited = launch.reasoning_format == "token_delimited"
         self.slots = launch.concurrency
+        self.reads_together = True
         self.version = ""
         self._mx: Any = None
         self._loaded: LoadedModel
         self._batch: Batch[Cache]
+        self._grammars: Grammars
         self._piece_bytes_max = 0
 
     def load(self, progress: LoadProgress) -> None:
@@ -52,13 +54,13 @@ class MlxEngine:
         pieces = [self._loaded.vocabulary.data(token) for token in range(self._vocabulary_size())]
         self._piece_bytes_max = max(map(len, pieces))
         end_ids = self._loaded.eos_ids
-        grammars = Grammars(
+        self._grammars = Grammars(
             pieces,
             self._loaded.vocabulary.special_ids(),
             sorted(end_ids),
             self._encode,
         )
-        self._batch = Batch(decoder, grammars, end_ids, pieces, chunk_tokens)
+        self._batch = Batch(decoder, end_ids, pieces, chunk_tokens)
 
     def warm_up(self, progress: WarmUpProgress) -> None:
         generate_a_little(self, progress)
@@ -71,6 +73,7 @@ class MlxEngine:
             self._launch.model,
             request,
             self._encode,
+            self._grammars,
             token_delimited=self._token_delimited,
             context_tokens=self._launch.context_tokens,
             piece_bytes_max=self._piece_bytes_max,

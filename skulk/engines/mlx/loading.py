@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import mmap
 import os
 import stat
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from skulk.core.errors import ENG_BROKEN, ENG_MODEL
+from skulk.core.formats.memory_errors import is_out_of_memory
 from skulk.engines.engine import EngineFailure, LoadProgress
 from skulk.engines.rendering import SPECIAL_TOKEN_NAMES, ChatTemplate, find_template
 from skulk.engines.vocabulary import Vocabulary, vocabulary_from_json
@@ -76,7 +78,7 @@ def prepare_library(backend: str) -> str:
 
 
 def load_model(model_dir: Path, progress: LoadProgress) -> LoadedModel:
-    """All of it, weights in memory. Raises EngineFailure (SK-ENG-003) naming the file that is at fault."""
+    """All of it, weights in memory. Raises EngineFailure (SK-ENG-003) naming the file at fault, or MemoryError."""
     config = _read_json(model_dir / "config.json", required=True)
     tokenizer_config = _read_json(model_dir / "tokenizer_config.json")
     refuse_custom_code(model_dir, config, tokenizer_config)
@@ -124,12 +126,8 @@ def _weights(model_dir: Path, progress: LoadProgress) -> Any:
     mx = importlib.import_module("mlx.core")
     utils = importlib.import_module("mlx_lm.utils")
     tree_flatten = importlib.import_module("mlx.utils").tree_flatten
-    try:
+    with _blamed(f"mlx-lm cannot load {model_dir.name}"):
         model, _ = utils.load_model(model_dir, lazy=True, strict=True, trust_remote_code=False)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise EngineFailure(ENG_MODEL, f"mlx-lm cannot load {model_dir.name}: {error}") from error
     arrays = [array for _, array in tree_flatten(model.parameters())]
     total = sum(a.nbytes for a in arrays) or 1
     done = pending_bytes = 0
@@ -139,18 +137,41 @@ def _weights(model_dir: Path, progress: LoadProgress) -> Any:
         pending.append(array)
         pending_bytes += array.nbytes
         if pending_bytes >= LOAD_CHUNK_BYTES:
-            mx.eval(pending)
+            _compute(mx, pending, pending_bytes, model_dir)
             done += pending_bytes
             progress(done / total)
             pending, pending_bytes = [], 0
-    mx.eval(pending)
+    _compute(mx, pending, pending_bytes, model_dir)
     progress(1.0)
     return model
 
 
+def _compute(mx: Any, arrays: list[Any], size_bytes: int, model_dir: Path) -> None:
+    """Raises MemoryError or EngineFailure."""
+    with _blamed(f"mlx cannot read {size_bytes} bytes of the weights of {model_dir.name}"):
+        if size_bytes:
+            # On a processor, mlx 0.32 does not look whether an allocation failed, and dies of the null pointer: the
+            # system is asked first, with pages that are never touched.
+            mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        mx.eval(arrays)
+
+
+@contextmanager
+def _blamed(what: str) -> Iterator[None]:
+    """An error inside becomes the model's fault, or want of memory where that is what it says: mlx has no type for
+    it."""
+    try:
+        yield
+    except Exception as error:
+        message = f"{what}: {str(error) or type(error).__name__}"
+        if is_out_of_memory(error):
+            raise MemoryError(message) from error
+        raise EngineFailure(ENG_MODEL, message) from error
+
+
 def _tokenizer(model_dir: Path) -> tuple[Any, Vocabulary]:
     file = model_dir / "tokenizer.json"
-    try:
+    with _blamed(f"the tokenizer of {model_dir.name} cannot be used"):
         if file.is_file():
             text = file.read_text(encoding="utf-8")
             tokenizer = importlib.import_module("tokenizers").Tokenizer.from_str(text)
@@ -161,9 +182,8 @@ def _tokenizer(model_dir: Path) -> tuple[Any, Vocabulary]:
             text = tokenizer.to_str()
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return tokenizer, vocabulary_from_json(text)
-    except Exception as error:
-        raise EngineFailure(ENG_MODEL, f"the tokenizer of {model_dir.name} cannot be used: {error}") from error
+        vocabulary = vocabulary_from_json(text)
+    return tokenizer, vocabulary
 
 
 def _eos_ids(
