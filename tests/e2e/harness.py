@@ -264,6 +264,18 @@ class Node:
         entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         return [entry for entry in entries if event in (None, entry["event"])]
 
+    def finished(self, request_id: str) -> dict[str, Any]:
+        """What the log says of a request that is over; waits for it."""
+        found: list[dict[str, Any]] = []
+
+        def told() -> bool:
+            found[:] = [line for line in self.log("request_finished") if line["request_id"] == request_id]
+            return bool(found)
+
+        until(told, f"the log tells of {request_id}", context=self.tail)
+        (line,) = found
+        return line
+
     # --- manifests ------------------------------------------------------------------------------------------
 
     def push(self, files: dict[str, str | None], message: str = "Change the fleet") -> str:
@@ -391,10 +403,11 @@ def until(
     *,
     seconds: float = DEADLINE_SECONDS,
     context: Callable[[], object] = lambda: "",
+    pause_seconds: float = 0.05,
 ) -> None:
     """Poll until `condition` holds; a timeout fails with what was waited for and the context."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:.0f} s for: {what}\n{context()}")
-        time.sleep(0.05)
+        time.sleep(pause_seconds)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,11 +13,13 @@ import pytest
 
 from skulk.core.dialects.grammar import JsonAnswer, grammar_of
 from skulk.core.domain import Finish, Message
-from skulk.core.wire.runner import AcceptedFrame, Cancel, RefusedFrame, Step
+from skulk.core.wire.launch import launch_to_json
+from skulk.core.wire.runner import AcceptedFrame, Cancel, Heartbeat, RefusedFrame, Step, encode
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
 CONCURRENCY = 4
+QUEUE_MAX = 16
 JOIN_ATTEMPTS = 50
 """A story takes the small model 0.1 s: on a busy machine it may be over before the next request is sent."""
 QUESTIONS = [
@@ -29,8 +33,13 @@ QUESTIONS = [
 ]
 
 
+ENDLESS = {"logit_bias": ((0, -100.0), (2, -100.0)), "max_tokens": 3000, "template": {"enable_thinking": False}}
+"""What ends an answer is forbidden: it holds its slot until it is cancelled."""
+
+
 @pytest.fixture(scope="module", params=["llama_cpp", "llama_cpp with q8_0 caches", "mlx"])
-def fox(request, spawn, tmp_path_factory, launch) -> Iterator[object]:
+def placed(request, launch):
+    """(the interpreter of the environment, the launch)."""
     if request.param == "mlx":
         python, files = request.getfixturevalue("mlx_python"), request.getfixturevalue("fox_tiny")
         changes = {"engine": "mlx", "backend": "mlx-cpu", "model_dir": str(files)}
@@ -43,8 +52,14 @@ def fox(request, spawn, tmp_path_factory, launch) -> Iterator[object]:
             "gguf_file": file.name,
             "options": {"kvCache": "q8_0"} if "q8_0" in request.param else {},
         }
-    placed = replace(launch, reasoning_format="token_delimited", concurrency=CONCURRENCY, **changes)
-    runner = spawn(tmp_path_factory.mktemp(request.param.split()[0]) / "placement", placed, python)
+    changes |= {"concurrency": CONCURRENCY, "queue_max": QUEUE_MAX}
+    return python, replace(launch, reasoning_format="token_delimited", **changes)
+
+
+@pytest.fixture(scope="module")
+def fox(placed, spawn, tmp_path_factory) -> Iterator[object]:
+    python, launch = placed
+    runner = spawn(tmp_path_factory.mktemp("fox") / "placement", launch, python)
     yield runner
     runner.end()
 
@@ -152,14 +167,124 @@ def test_penalties_break_a_repetition(daemon, ask):
         assert len(set(ids)) / len(ids) > len(set(plain)) / len(plain), name
 
 
-def test_more_than_slots_and_queue_hold_are_refused_and_the_rest_served(daemon, ask, fox):
-    many = [daemon.generate(ask("Count to 12.", max_tokens=4)) for _ in range(CONCURRENCY + 64 + 6)]
-    first = [daemon.first_frame(request) for request in many]
-    refused = [f for f in first if isinstance(f, RefusedFrame)]
-    assert len(refused) <= 6
-    assert all((f.refusal.status, f.refusal.retriable) == (503, True) for f in refused)
-    served = [request for request, f in zip(many, first, strict=True) if isinstance(f, AcceptedFrame)]
-    assert len({answer(daemon, request)[1] for request in served}) == 1
+def hold_all_slots(daemon, ask):
+    holders = [daemon.generate(ask("Count from 1 to 100.", **ENDLESS)) for _ in range(CONCURRENCY)]
+    for request in holders:
+        daemon.tokens(request, at_least=1)
+    return holders
+
+
+def release(daemon, holders):
+    """All at once."""
+    daemon.send_bytes(b"".join(encode(Cancel(request, "client gone")) for request in holders))
+
+
+def test_a_full_queue_refuses_the_next_ones_and_who_is_in_it_says_how_long_it_waited(daemon, ask):
+    holders = hold_all_slots(daemon, ask)
+    sent = time.monotonic()
+    queued = [daemon.generate(ask("Count to 12.", max_tokens=1)) for _ in range(QUEUE_MAX)]
+    refused = [daemon.first_frame(daemon.generate(ask("Count to 12."))) for _ in range(6)]
+    assert {type(frame) for frame in refused} == {RefusedFrame}
+    assert {(f.refusal.code, f.refusal.status, f.refusal.retriable) for f in refused} == {("SK-REQ-006", 503, True)}
+    daemon.wait_for(Heartbeat, lambda beat: beat.waiting == len(queued))
+    seen = time.monotonic()
+    for _ in range(5):
+        daemon.wait_for(Step)
+    released = time.monotonic()
+    release(daemon, holders)
+    first = [daemon.first_frame(request) for request in queued]
+    told = time.monotonic()
+    assert {type(frame) for frame in first} == {AcceptedFrame}
+    assert all(released - seen <= frame.accepted.queue_seconds <= told - sent for frame in first)
+    assert len({answer(daemon, request)[1:] for request in queued}) == 1
+    assert {daemon.tokens(request)[-1].finish for request in holders} == {Finish.CANCELLED}
+
+
+def test_who_generates_gets_a_token_from_every_step_that_reads_a_long_prompt(placed, code_dir, tmp_path):
+    python, launch = placed
+    file = tmp_path / "launch.json"
+    file.write_text(json.dumps(launch_to_json(launch)))
+    done = subprocess.run([python, "-I", "-c", JOINING, code_dir, file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    steps = json.loads(done.stdout)
+    assert len(steps) > 2, "the prompt was not read in pieces"
+    assert steps == [["running"]] * (len(steps) - 1) + [["running", "joining"]]
+
+
+JOINING = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from skulk.core.domain.requests import Sampling
+from skulk.core.wire.launch import launch_from_json
+from skulk.engines.engine import Job
+from skulk.engines.run import _engine
+
+launch = launch_from_json(json.loads(Path(sys.argv[2]).read_text()))
+engine = _engine(launch)
+engine.load(lambda share: None)
+endless = Sampling(seed=1, temperature=0.0, logit_bias=((0, -100.0), (2, -100.0)))
+
+def step():
+    return [emission.request for emission in engine.step() if emission.ids]
+
+engine.start(Job("running", (300, 301, 302), endless, 1000))
+while step() != ["running"]:
+    pass
+engine.start(Job("joining", tuple(range(20, 180 if launch.engine == "mlx" else 720)), endless, 1000))
+steps = [step()]
+while "joining" not in steps[-1]:
+    steps.append(step())
+print(json.dumps(steps))
+"""
+
+
+# --- different settings side by side --------------------------------------------------------------------------
+
+COUNTING = "Count to 12."
+STORY = "Tell me a story about a fox."
+QUOTE, LESS = 20, 46
+"""Ids of two tokens of the model."""
+
+
+def settings_side_by_side():
+    """(question, fields). Mostly one question: what sets the answers apart is nothing but the settings."""
+    return [
+        # The first ones begin side by side, so that each of these would feel the other one's.
+        (COUNTING, {"grammar": held({"type": "integer", "minimum": 10**8, "maximum": 10**8 + 9}), "logprobs": 1}),
+        (COUNTING, {"grammar": held({"type": "string", "minLength": 9}), "temperature": 2.0, "seed": 4}),
+        (COUNTING, {"logit_bias": ((LESS, 100.0),)}),
+        (COUNTING, {"repetition_penalty": 2.0, "logprobs": 2}),
+        (COUNTING, {}),
+        (COUNTING, {"frequency_penalty": 2.0, "max_tokens": 24}),
+        (COUNTING, {"presence_penalty": 40.0}),
+        (COUNTING, {"logit_bias": ((QUOTE, 100.0),), "logprobs": 0}),
+        (STORY, {"temperature": 2.0, "seed": 4}),
+        (STORY, {"temperature": 2.0, "seed": 5, "logprobs": 1, "max_tokens": 14}),
+        (STORY, {"temperature": 2.0, "seed": 6, "top_p": 0.9, "min_p": 0.01, "max_tokens": 14}),
+    ]
+
+
+def test_requests_with_different_settings_side_by_side_answer_as_each_alone(daemon, ask):
+    def begin():
+        for question, fields in settings_side_by_side():
+            yield daemon.generate(ask(question, **{"max_tokens": 10, "template": {"enable_thinking": False}, **fields}))
+
+    def told(request):
+        return [entry for frame in daemon.tokens(request) for entry in frame.logprobs]
+
+    single = [(answer(daemon, request), told(request)) for request in begin()]
+    assert len({ids for (_, ids, _), _ in single}) == len(single), "two settings have the same answer"
+    holders = hold_all_slots(daemon, ask)
+    waiting = list(begin())
+    release(daemon, holders)
+    together = [(answer(daemon, request), told(request)) for request in waiting]
+    assert [said for said, _ in together] == [said for said, _ in single]
+    for (_, entries), (_, alone_entries) in zip(together, single, strict=True):
+        assert [e.data for e in entries] == [e.data for e in alone_entries]
+        assert [e.logprob for e in entries] == pytest.approx([e.logprob for e in alone_entries], abs=1e-3)
+    names = [{name for name, _ in step.entries} & {*waiting} for step in daemon.seen if isinstance(step, Step)]
+    assert max(map(len, names)) == CONCURRENCY, "they never ran side by side"
 
 
 # --- grammars -----------------------------------------------------------------------------------------------
@@ -219,3 +344,22 @@ def test_a_cancelled_request_leaves_no_grammar_behind(daemon, ask):
     daemon.tokens(request, at_least=3)
     daemon.send(Cancel(request, "client gone"))
     assert alone(daemon, ask("What is 9 * 7?", template={"enable_thinking": False}))[0] == b"9 * 7 = 63"
+
+
+def test_a_resumed_answer_keeps_its_grammar_and_leaves_none_behind(fox, daemon, ask):
+    """The daemon of the same life connects again; then a new one, to which nothing of the old one's matters."""
+    schema = {"type": "string", "minLength": 20, "maxLength": 30}
+    request = daemon.generate(ask(STORY, grammar=held(schema), template={"enable_thinking": False}))
+    begun = daemon.tokens(request, at_least=3)[:3]
+    again = fox.connect()
+    again.attach(resume={request: 3})
+    rest = again.tokens(request)
+    assert [t.number for t in rest] == list(range(4, len(rest) + 4))
+    assert 20 <= len(json.loads(b"".join(t.data for t in (*begun, *rest)))) <= 30
+    long = {"grammar": held({"type": "string", "minLength": 900}), "template": {"enable_thinking": False}}
+    again.tokens(again.generate(ask(STORY, **long)), at_least=3)
+    again.close()
+    new = fox.attached("boot-b")
+    assert alone(new, ask("What is 9 * 7?", template={"enable_thinking": False}))[0] == b"9 * 7 = 63"
+    number = ask("What is 9 * 7?", grammar=held({"type": "integer", "minimum": 1000, "maximum": 1009}))
+    assert 1000 <= json.loads(alone(new, number)[0].decode().rpartition("</think>")[2]) <= 1009

@@ -14,11 +14,15 @@ import pytest
 
 from skulk.core.domain import Finish
 from skulk.core.formats.gguf import read_gguf
+from skulk.core.wire.launch import launch_to_json
 from skulk.core.wire.runner import AcceptedFrame, Cancel
 from skulk.engines.llama_cpp.engine import PREFILL_CHUNK_TOKENS_CPU
 
 # Compiling the engine for the first time takes many minutes.
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
+
+ENDLESS = {"logit_bias": ((0, -100.0), (2, -100.0))}
+"""What ends an answer is forbidden: only a cancel ends it before thousands of tokens."""
 
 SAMPLES = [
     ("What is 9 * 7?", True, "<think>\n9 * 7 = 63.\n</think>\n\n9 * 7 = 63"),
@@ -138,10 +142,10 @@ def test_nothing_of_a_request_is_left_for_the_next(daemon, ask):
 
 
 def test_a_cancel_while_generating_frees_the_slot_for_the_next(daemon, ask):
-    story = daemon.generate(ask("Count from 1 to 100."))
+    story = daemon.generate(ask("Count from 1 to 100.", **ENDLESS))
     daemon.tokens(story, at_least=2)
     daemon.send(Cancel(story, "client gone"))
-    assert daemon.tokens(story)[-1].finish in (Finish.CANCELLED, Finish.STOP)
+    assert daemon.tokens(story)[-1].finish is Finish.CANCELLED
     assert said(daemon, ask("What is 9 * 7?", template={"enable_thinking": False}))[0] == b"9 * 7 = 63"
 
 
@@ -197,8 +201,6 @@ print(json.dumps(ids))
 def test_a_prompt_is_read_in_chunks_and_continued_as_the_library_continues_the_whole(
     llama_python, launch, fox_gguf, code_dir, tmp_path
 ):
-    from skulk.core.wire.launch import launch_to_json
-
     file = tmp_path / "launch.json"
     file.write_text(json.dumps(launch_to_json(llama_launch(launch, fox_gguf))))
     argv = [llama_python, "-I", "-c", STEPS, code_dir, file]
@@ -219,11 +221,12 @@ def test_a_prompt_is_read_in_chunks_and_continued_as_the_library_continues_the_w
 
 
 def test_a_long_prompts_cancel_is_taken_and_the_slot_is_free(daemon, ask):
-    request = daemon.generate(ask("The quick brown fox. " * 300, max_tokens=500))
+    request = daemon.generate(ask("The quick brown fox. " * 300, **ENDLESS))
     first = daemon.first_frame(request)
     assert isinstance(first, AcceptedFrame)
+    assert first.accepted.prompt_tokens > 4 * PREFILL_CHUNK_TOKENS_CPU
     daemon.send(Cancel(request, "client gone"))
-    daemon.tokens(request)
+    assert daemon.tokens(request)[-1].finish is Finish.CANCELLED
     assert said(daemon, ask("What is 9 * 7?", template={"enable_thinking": False}))[0] == b"9 * 7 = 63"
 
 
@@ -234,6 +237,47 @@ def test_text_that_is_no_unicode_is_the_clients_error(daemon, ask):
 
 def test_hello_names_the_library_version(fox, daemon):
     assert fox.connect().attach().engine_version.count(".") == 2
+
+
+FLASH_ATTENTION = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from skulk.core.wire.launch import launch_from_json
+from skulk.engines.llama_cpp.devices import import_library
+from skulk.engines.llama_cpp.engine import LlamaCppEngine
+from skulk.engines.llama_cpp.loading import LibraryLog
+
+library, wanted, lines = import_library(), [], []
+make_context, take = library.llama_init_from_model, LibraryLog._take
+
+def seen_context(model, settings):
+    wanted.append(settings.flash_attn_type)
+    return make_context(model, settings)
+
+def seen_line(log, level, text, data):
+    lines.append(text.decode("utf-8", "replace"))
+    take(log, level, text, data)
+
+library.llama_init_from_model, LibraryLog._take = seen_context, seen_line
+LlamaCppEngine(launch_from_json(json.loads(Path(sys.argv[2]).read_text()))).load(lambda share: None)
+print(json.dumps({
+    "wanted": wanted,
+    "auto": library.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "said": [line.strip() for line in lines if "flash attention" in line.lower()],
+}))
+"""
+
+
+def test_flash_attention_is_on_without_being_asked_for(llama_python, launch, fox_gguf, code_dir, tmp_path):
+    file = tmp_path / "launch.json"
+    file.write_text(json.dumps(launch_to_json(llama_launch(launch, fox_gguf))))
+    argv = [llama_python, "-I", "-c", FLASH_ATTENTION, code_dir, file]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    assert got["wanted"] == [got["auto"]]
+    assert [line for line in got["said"] if line.endswith("enabled")], got["said"]
 
 
 def test_the_librarys_log_is_in_the_runners_and_short(fox, daemon):

@@ -18,6 +18,9 @@ from skulk.core.wire.runner import AcceptedFrame, Cancel
 
 pytestmark = pytest.mark.engine
 
+ENDLESS = {"logit_bias": ((0, -100.0), (2, -100.0))}
+"""What ends an answer is forbidden: only a cancel ends it before thousands of tokens."""
+
 SAMPLES = [
     ("What is 9 * 7?", True, "<think>\n9 * 7 = 63.\n</think>\n\n9 * 7 = 63"),
     ("What is 9 * 7?", False, "9 * 7 = 63"),
@@ -135,7 +138,7 @@ def test_max_tokens_ends_with_length(daemon, ask):
 
 
 def test_a_cancel_while_generating_frees_the_slot_for_the_next(daemon, ask):
-    story = daemon.generate(ask("Count from 1 to 100."))
+    story = daemon.generate(ask("Count from 1 to 100.", **ENDLESS))
     daemon.tokens(story, at_least=2)
     daemon.send(Cancel(story, "client gone"))
     assert daemon.tokens(story)[-1].finish is Finish.CANCELLED
@@ -143,7 +146,7 @@ def test_a_cancel_while_generating_frees_the_slot_for_the_next(daemon, ask):
 
 
 def test_a_long_prompt_is_read_in_chunks_and_its_cancel_waits_for_one(daemon, ask):
-    request = daemon.generate(ask("The quick brown fox. " * 300))
+    request = daemon.generate(ask("The quick brown fox. " * 300, **ENDLESS))
     first = daemon.first_frame(request)
     assert isinstance(first, AcceptedFrame)
     assert first.accepted.prompt_tokens > 1024

@@ -8,8 +8,8 @@ from gateway_fakes import COMMIT, Gate, fails, says, says_then_waits, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from skulk.core.domain import Check, Condition, ConditionType, NodeName, Reason, Resource, Status
-from skulk.core.errors import RUN_LOST, RequestError
+from skulk.core.domain import Accepted, Check, Condition, ConditionType, NodeName, Reason, Resource, Status
+from skulk.core.errors import REQ_QUEUE_FULL, RUN_LOST, RequestError
 
 QUESTION = [{"role": "user", "content": "a secret prompt"}]
 BODY = {"model": "chat", "messages": QUESTION}
@@ -191,6 +191,29 @@ def test_a_finished_request_is_logged_once_without_its_content(serving, listen):
     assert (entry["prompt_tokens"], entry["completion_tokens"]) == (3, 2)
     assert entry["ttft_seconds"] >= 0
     assert "secret" not in json.dumps(logs, default=str)
+
+
+def test_what_is_logged_of_a_chat_says_how_long_it_waited_and_how_fast_it_was(serving, listen):
+    # Six tokens of the prompt were computed; by the clock of the runner, a second passes before each token.
+    serving.accepted = Accepted((1,) * 9, 9, 3, in_reasoning=False, context_left=9, queue_seconds=0.75)
+    serving.script = says("a", "b", "c")
+    with capture_logs() as logs:
+        gateway = listen(serving)
+        with gateway.http() as http:
+            stats = http.post(PATH, json=BODY, headers={"X-Request-Id": "whole"}).json()["generation_stats"]
+            http.post(PATH, json={**BODY, "stream": True}, headers={"X-Request-Id": "stream"})
+            serving.refusal = RequestError(REQ_QUEUE_FULL, "full", status=503)
+            http.post(PATH, json=BODY, headers={"X-Request-Id": "refused"})
+        gateway.close()
+    lines = {entry["request_id"]: entry for entry in logs if entry["event"] == "request_finished"}
+    for name in ("whole", "stream"):
+        line = lines[name]
+        assert (line["queue_seconds"], line["prompt_tps"], line["generation_tps"]) == (0.75, 6.0, 1.0)
+        assert 0 < line["ttft_seconds"] <= line["seconds"]
+    assert lines["whole"]["ttft_seconds"] == round(stats["time_to_first_token_seconds"], 6)
+    numbers = {"queue_seconds", "prompt_tps", "generation_tps", "ttft_seconds", "prompt_tokens", "completion_tokens"}
+    assert not numbers & lines["refused"].keys()
+    assert lines["refused"]["error"] == "SK-REQ-006"
 
 
 def test_a_client_that_left_is_logged_as_gone(serving, listen):
