@@ -29,12 +29,16 @@ def resolve(name: str, models: Iterable[ServedModel]) -> ServedModel | None:
     return alias
 
 
-def route(model: ServedModel, view: FleetView, tried: Collection[PlacementUid] = ()) -> Route | None:
+def route(
+    model: ServedModel, view: FleetView, tried: Collection[PlacementUid] = (), *, crowded: bool = False
+) -> Route | None:
     """The ready replica with the least load per slot; ties go to the local node, then to the lowest uid.
 
-    `tried` holds replicas that refused this request already. None: `unroutable` says why.
+    `tried` holds replicas that refused this request already; `crowded`: full ones too, where the runner may give its
+    place in the queue to another tenant. None: `unroutable` says why.
     """
-    usable = [route for route in model.routes if route.ready and route.uid not in tried and _has_room(route)]
+    ready = [route for route in model.routes if route.ready and route.uid not in tried]
+    usable = [route for route in ready if crowded or _has_room(route)]
     return min(usable, key=lambda route: (_load(route), route.node != view.node, route.uid), default=None)
 
 

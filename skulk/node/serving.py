@@ -118,20 +118,29 @@ class NodeServing:
     async def submit(self, request: GenerationRequest) -> Generation:
         """Route and send; return once a runner accepted. Raises RequestError with the status to answer."""
         refused: set[PlacementUid] = set()
-        started = self._clock.now()
+        end = self._clock.now() + request.deadline_seconds
+        patience = limits.REROUTE_SECONDS_MAX
         lost: RequestError | None = None
         while True:
             model = self._fresh(self._model(request.model))
             chosen = route(model, self._view, refused)
+            full = route(model, self._view) is None and unroutable(model) is Unroutable.QUEUE_FULL
+            if full and request.tenant:
+                # By somebody else, maybe: then the runner makes room.
+                chosen = route(model, self._view, refused, crowded=True)
             if chosen is None:
-                if unroutable(model) is Unroutable.QUEUE_FULL and not refused:
+                if full:
                     raise _queue_full(model)
                 if lost is None:
                     raise _not_ready(model)
-                if self._clock.now() - started > min(limits.REROUTE_SECONDS_MAX, request.deadline_seconds):
+                now = self._clock.now()
+                if patience <= 0 or now > end:
+                    lost.retry_after_seconds = lost.retry_after_seconds or RETRY_AFTER_SECONDS
                     raise lost
                 refused.clear()
                 await self._next_view()
+                # Only the time without a replica counts, not how long the request had waited at one.
+                patience -= self._clock.now() - now
                 continue
             try:
                 return await self._send(chosen, request)

@@ -98,8 +98,8 @@ class DaemonEnd:
                 self._next += 1
                 if isinstance(message, kind) and where(message):
                     return message
-            assert not self.closed, f"closed before a {kind.__name__}; seen: {self.seen[-5:]}"
-            assert time.monotonic() < deadline, f"no {kind.__name__}; seen: {self.seen[-5:]}"
+            assert not self.closed, f"closed before a {kind}; seen: {self.seen[-5:]}"
+            assert time.monotonic() < deadline, f"no {kind}; seen: {self.seen[-5:]}"
             self.read()
 
     def read(self) -> None:

@@ -68,7 +68,7 @@ def test_a_daemon_that_closes_takes_nothing_new(serving, gateway):
     ("refusal", "status", "slug"),
     [
         (RequestError(REQ_CONTEXT, "too long", status=400), 400, "context_length_exceeded"),
-        (RequestError(REQ_QUEUE_FULL, "full", status=429, retry_after_seconds=3), 429, "queue_full"),
+        (RequestError(REQ_QUEUE_FULL, "full", status=503, retry_after_seconds=3), 503, "queue_full"),
         (Transient(RUN_LOST, "lost"), 503, "runner_lost"),
         (KeyError("a bug with a secret"), 500, "internal_error"),
     ],
@@ -82,7 +82,7 @@ def test_a_refusal_before_acceptance_has_its_own_status(serving, gateway, stream
     assert (error["code"], error["request_id"]) == (slug, "r-1")
     assert reply.json()["detail"] == error["message"]
     assert "secret" not in reply.text
-    assert reply.headers.get("retry-after") == ("3" if status == 429 else None)
+    assert reply.headers.get("retry-after") == ("3" if slug == "queue_full" else None)
 
 
 def test_nothing_is_sent_before_the_runner_accepts(serving, gateway):

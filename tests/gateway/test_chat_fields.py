@@ -63,7 +63,7 @@ class Reluctant(FakeServing):
     async def submit(self, request):
         if request.id.endswith("-1"):
             await self.took_one.wait()
-            raise RequestError(REQ_QUEUE_FULL, "full", status=429, retry_after_seconds=3)
+            raise RequestError(REQ_QUEUE_FULL, "full", status=503, retry_after_seconds=3)
         generation = await super().submit(request)
         self.took_one.set()
         return generation
@@ -74,7 +74,7 @@ def test_one_refusal_is_the_status_of_all_and_cancels_the_others(listen, stream)
     serving = Reluctant(VIEW, says_then_waits(gate=Gate()))
     with listen(serving).http() as http:
         reply = http.post(PATH, json={**BODY, "n": 2, "stream": stream})
-    assert reply.status_code == 429
+    assert reply.status_code == 503
     assert reply.json()["error"]["code"] == "queue_full"
     assert [generation.why_cancelled() for generation in serving.generations] == ["the request is over"]
 
@@ -109,7 +109,7 @@ def test_a_choice_that_has_a_slot_is_streamed_while_another_waits_for_one(listen
 
 
 def test_a_choice_that_is_refused_after_another_has_begun_ends_the_stream_with_its_error(listen):
-    full = RequestError(REQ_QUEUE_FULL, "full", status=429, retry_after_seconds=3)
+    full = RequestError(REQ_QUEUE_FULL, "full", status=503, retry_after_seconds=3)
     serving = OneSlot(VIEW, says_then_waits("a", gate=Gate()), second=full)
     with listen(serving).client() as client:
         stream = client.chat.completions.create(model="tiny", messages=QUESTION, n=2, stream=True)
