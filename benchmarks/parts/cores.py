@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,20 @@ def divide() -> Cores:
     cores = Cores(usable[0], usable[-1])
     os.sched_setaffinity(0, {usable[0]})
     return cores
+
+
+@contextlib.contextmanager
+def on_all_cores() -> Iterator[None]:
+    """For what is made before anything is measured."""
+    if not hasattr(os, "sched_getaffinity"):
+        yield
+        return
+    bound = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, bound)
 
 
 def move(pid: int, core: int | None, where: Callable[[int], bool] = lambda thread: True) -> None:

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from parts import ROOT
+from parts.cores import on_all_cores
 from parts.models import CACHE
 from skulk.adapters.engine_envs.recipes import RECIPES, split_requirements, wheel_key
 
@@ -46,7 +47,7 @@ def llama_server() -> Path:
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
     print("building llama-server, which takes minutes", flush=True)
-    with tempfile.TemporaryDirectory(dir=program.parent) as name:
+    with on_all_cores(), tempfile.TemporaryDirectory(dir=program.parent) as name:
         scratch = Path(name)
         source = _source(entry, scratch) / "vendor" / "llama.cpp"
         build = scratch / "build"

@@ -151,6 +151,20 @@ class Breaks:
 decoder._model = Breaks()
 print(json.dumps({"alone": alone, "together": answers(jobs, 0), "passes": len(passes)}))
 """
+READING = """
+from skulk.engines.batching import Chunk, Unusable, Wanted
+
+decoder = engine._batch._decoder
+chunks = [Chunk(None, (1,), 0, wanted) for wanted in (Wanted.MOST_PROBABLE, Wanted.LOGITS) for _ in range(2)]
+found = {}
+for dtype in (mx.float32, mx.bfloat16):
+    logits = mx.broadcast_to(mx.arange(8, dtype=dtype) * mx.array([1, 1, -1, 1])[:, None].astype(dtype), (4, 8))
+    broken = mx.array([[0] * 8, [0, 1] + [0] * 6, [0] * 8, [0] * 7 + [1]]) == 1
+    logits = mx.where(broken, mx.array(float("nan"), dtype), logits)
+    outcomes = decoder._read(logits, chunks)
+    found[str(dtype)] = [str(o) if isinstance(o, Unusable) else getattr(o, "tolist", lambda o=o: o)() for o in outcomes]
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture
@@ -193,3 +207,9 @@ def test_a_step_that_breaks_for_all_rows_is_made_good_from_the_beginning(answere
     got = answered("llama", LOST)
     assert got["passes"] > 3
     assert got["together"] == got["alone"]
+
+
+def test_the_most_probable_token_and_logits_that_are_none_are_found_for_every_kind_of_number(answered):
+    unusable = "the highest logit is nan: the model's output is unusable"
+    found = [7, unusable, [0.0, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0], unusable]
+    assert answered("llama", READING) == {"mlx.core.float32": found, "mlx.core.bfloat16": found}

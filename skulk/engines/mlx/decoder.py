@@ -206,17 +206,23 @@ class MlxDecoder:
     def _read(self, logits: Any, chunks: Sequence[Chunk[Cache]]) -> list[Any]:
         """Outcomes of `logits` [chunks, vocabulary]; everything is computed at once."""
         mx = self._mx
+        if logits.dtype == mx.float32 and mx.default_device() == mx.cpu:
+            # numpy finds the highest of a row in a tenth of mlx's time on a processor.
+            mx.eval(logits)
+            table = np.array(logits, copy=False)
+            highest = [int(row.argmax()) for row in table]
+            return [
+                _usable(float(row[index]), row if chunk.wanted is Wanted.LOGITS else index)
+                for row, index, chunk in zip(table, highest, chunks, strict=True)
+            ]
         peaks, indices = mx.max(logits, axis=-1), mx.argmax(logits, axis=-1)
         rows = {i: logits[i].astype(mx.float32) for i, chunk in enumerate(chunks) if chunk.wanted is Wanted.LOGITS}
         mx.eval(peaks, indices, *rows.values())
-        outcomes: list[Any] = []
-        for i, (peak, index) in enumerate(zip(peaks.tolist(), indices.tolist(), strict=True)):
-            if not math.isfinite(peak):
-                outcomes.append(Unusable(f"the highest logit is {peak}: the model's output is unusable"))
-            else:
-                # A view: copies of this size are given back to the system and faulted in again with every token.
-                outcomes.append(np.array(rows[i], copy=False) if i in rows else index)
-        return outcomes
+        # Views: copies of this size are given back to the system and faulted in again with every token.
+        return [
+            _usable(peak, np.array(rows[i], copy=False) if i in rows else index)
+            for i, (peak, index) in enumerate(zip(peaks.tolist(), indices.tolist(), strict=True))
+        ]
 
     # --- the batch ------------------------------------------------------------------------------------------
 
@@ -271,6 +277,13 @@ class MlxDecoder:
         layers = [batch.extract(self._rows.index(handle)) for batch in self._batch]
         self._mx.eval([layer.state for layer in layers])
         return layers
+
+
+def _usable(peak: float, outcome: Any) -> Any:
+    """`peak`: the highest logit; NaN when any of them is."""
+    if math.isfinite(peak):
+        return outcome
+    return Unusable(f"the highest logit is {peak}: the model's output is unusable")
 
 
 def _memory_or(error: Exception) -> Exception:
