@@ -124,7 +124,7 @@ class NodeServing:
         while True:
             model = self._fresh(self._model(request.model))
             chosen = route(model, self._view, refused)
-            full = route(model, self._view) is None and unroutable(model) is Unroutable.QUEUE_FULL
+            full = chosen is None and unroutable(model) is Unroutable.QUEUE_FULL and route(model, self._view) is None
             if full and request.tenant:
                 # By somebody else, maybe: then the runner makes room.
                 chosen = route(model, self._view, refused, crowded=True)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -293,6 +293,21 @@ def scripted(start_runner: StartRunner, launch: Launch) -> Callable[..., RunnerP
         return start_runner(replace(launch, options=options, **(_launch or {})), env=_env)  # type: ignore[arg-type]
 
     return start
+
+
+@pytest.fixture
+def printed(code_dir: Path, tmp_path: Path) -> Callable[..., Any]:
+    """What a script prints as JSON in an engine's interpreter; its arguments: the code, the launch's file, others."""
+
+    def run(python: Path, script: str, launch: Launch, *others: object) -> Any:
+        file = tmp_path / "launch.json"
+        file.write_text(json.dumps(launch_to_json(launch)))
+        argv = [python, "-I", "-c", script, code_dir, file, *map(str, others)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
 
 
 @pytest.fixture(scope="session")

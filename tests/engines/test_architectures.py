@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import replace
 
 import pytest
-
-from skulk.core.wire.launch import launch_to_json
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
@@ -168,7 +165,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture
-def answered(mlx_python, fox_tiny, launch, code_dir, tmp_path):
+def answered(mlx_python, fox_tiny, launch, printed, tmp_path):
     """What a script prints about a model of that kind."""
 
     def ask(name, script):
@@ -179,11 +176,7 @@ def answered(mlx_python, fox_tiny, launch, code_dir, tmp_path):
                 (directory / file.name).write_bytes(file.read_bytes())
         (directory / "config.json").write_text(json.dumps({**CONFIGS[name], "model_type": name, "eos_token_id": 2}))
         placed = replace(launch, engine="mlx", backend="mlx-cpu", model_dir=str(directory), concurrency=4)
-        (tmp_path / "launch.json").write_text(json.dumps(launch_to_json(placed)))
-        argv = [mlx_python, "-I", "-c", HEAD + script, code_dir, tmp_path / "launch.json", directory]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return printed(mlx_python, HEAD + script, placed, directory)
 
     return ask
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +12,6 @@ import pytest
 
 from skulk.core.dialects.grammar import JsonAnswer, grammar_of
 from skulk.core.domain import Finish, Message
-from skulk.core.wire.launch import launch_to_json
 from skulk.core.wire.runner import AcceptedFrame, Cancel, Heartbeat, RefusedFrame, Step, encode
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
@@ -200,13 +198,9 @@ def test_a_full_queue_refuses_the_next_ones_and_who_is_in_it_says_how_long_it_wa
     assert {daemon.tokens(request)[-1].finish for request in holders} == {Finish.CANCELLED}
 
 
-def test_who_generates_gets_a_token_from_every_step_that_reads_a_long_prompt(placed, code_dir, tmp_path):
+def test_who_generates_gets_a_token_from_every_step_that_reads_a_long_prompt(placed, printed):
     python, launch = placed
-    file = tmp_path / "launch.json"
-    file.write_text(json.dumps(launch_to_json(launch)))
-    done = subprocess.run([python, "-I", "-c", JOINING, code_dir, file], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    steps = json.loads(done.stdout)
+    steps = printed(python, JOINING, launch)
     assert len(steps) > 2, "the prompt was not read in pieces"
     assert steps == [["running"]] * (len(steps) - 1) + [["running", "joining"]]
 

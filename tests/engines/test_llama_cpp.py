@@ -14,7 +14,6 @@ import pytest
 
 from skulk.core.domain import Finish
 from skulk.core.formats.gguf import read_gguf
-from skulk.core.wire.launch import launch_to_json
 from skulk.core.wire.runner import AcceptedFrame, Cancel
 from skulk.engines.llama_cpp.engine import PREFILL_CHUNK_TOKENS_CPU
 
@@ -199,14 +198,9 @@ print(json.dumps(ids))
 
 
 def test_a_prompt_is_read_in_chunks_and_continued_as_the_library_continues_the_whole(
-    llama_python, launch, fox_gguf, code_dir, tmp_path
+    llama_python, launch, fox_gguf, printed
 ):
-    file = tmp_path / "launch.json"
-    file.write_text(json.dumps(launch_to_json(llama_launch(launch, fox_gguf))))
-    argv = [llama_python, "-I", "-c", STEPS, code_dir, file]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    got = json.loads(done.stdout)
+    got = printed(llama_python, STEPS, llama_launch(launch, fox_gguf))
     assert len(got["prompt"]) > 2 * PREFILL_CHUNK_TOKENS_CPU
     assert got["silent"] == -(-len(got["prompt"]) // PREFILL_CHUNK_TOKENS_CPU) - 1
     assert got["shares"][0] == 0.0
@@ -269,13 +263,8 @@ print(json.dumps({
 """
 
 
-def test_flash_attention_is_on_without_being_asked_for(llama_python, launch, fox_gguf, code_dir, tmp_path):
-    file = tmp_path / "launch.json"
-    file.write_text(json.dumps(launch_to_json(llama_launch(launch, fox_gguf))))
-    argv = [llama_python, "-I", "-c", FLASH_ATTENTION, code_dir, file]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    got = json.loads(done.stdout)
+def test_flash_attention_is_on_without_being_asked_for(llama_python, launch, fox_gguf, printed):
+    got = printed(llama_python, FLASH_ATTENTION, llama_launch(launch, fox_gguf))
     assert got["wanted"] == [got["auto"]]
     assert [line for line in got["said"] if line.endswith("enabled")], got["said"]
 

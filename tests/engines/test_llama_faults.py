@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import replace
 
 import pytest
-
-from skulk.core.wire.launch import launch_to_json
 
 # Compiling the engine for the first time takes many minutes.
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
@@ -66,17 +62,13 @@ print(json.dumps({"expected": expected, "got": answers(prompts), "decodes": deco
 
 
 @pytest.fixture
-def failing(llama_python, launch, fox_gguf, code_dir, tmp_path):
+def failing(llama_python, launch, fox_gguf, printed):
     """Answers with and without failures of `llama_decode`."""
 
     def ask(*arguments):
         changes = {"engine": "llama_cpp", "backend": "llama_cpp-cpu", "model_dir": str(fox_gguf.parent)}
         placed = replace(launch, gguf_file=fox_gguf.name, concurrency=3, **changes)
-        (tmp_path / "launch.json").write_text(json.dumps(launch_to_json(placed)))
-        argv = [llama_python, "-I", "-c", SCRIPT, code_dir, tmp_path / "launch.json", *arguments]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return printed(llama_python, SCRIPT, placed, *arguments)
 
     return ask
 

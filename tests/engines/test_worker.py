@@ -91,28 +91,35 @@ def worker():
     return start
 
 
-def test_prompts_that_are_on_their_way_are_read_in_the_first_step(worker, ask, monkeypatch):
+@pytest.fixture
+def rested(worker, ask, monkeypatch):
+    """A toy with three requests on their way, and the next event; a step waits for them as long as it takes."""
     monkeypatch.setattr("skulk.engines.worker.GATHER_SECONDS_MAX", PATIENCE_SECONDS)
-    toy = Toy(reads_together=True)
-    made, next_of = worker(toy)
-    for _ in range(3):
-        made.order(Begin(ask()))
+
+    def start(**settings):
+        toy = Toy(**settings)
+        made, next_of = worker(toy)
+        for _ in range(3):
+            made.order(Begin(ask()))
+        return toy, next_of
+
+    return start
+
+
+def test_prompts_that_are_on_their_way_are_read_in_the_first_step(rested):
+    toy, next_of = rested(reads_together=True)
     for _ in range(3):
         toy.rendering.release()
     next_of(Stepped)
     assert [len(step) for step in toy.steps] == [3]
 
 
-def test_where_reading_together_gains_nothing_the_first_waits_for_nobody(worker, ask, monkeypatch):
-    monkeypatch.setattr("skulk.engines.worker.GATHER_SECONDS_MAX", PATIENCE_SECONDS)
-    toy = Toy(reads_together=False)
-    made, next_of = worker(toy)
-    for _ in range(2):
-        made.order(Begin(ask()))
-    for _ in range(2):
+def test_where_reading_together_gains_nothing_the_first_waits_for_nobody(rested):
+    toy, next_of = rested(reads_together=False)
+    for _ in range(3):
         toy.rendering.release()
         next_of(Stepped)
-    assert [len(step) for step in toy.steps] == [1, 1]
+    assert [len(step) for step in toy.steps] == [1, 1, 1]
 
 
 def test_a_prompt_that_takes_long_to_prepare_holds_nobody_up(worker, ask):
