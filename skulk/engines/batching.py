@@ -10,7 +10,7 @@ The model and its cache are behind `Decoder`; both real engines share everything
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import Finish, TokenLogprob
 from skulk.core.errors import REQ_INVALID, RequestError
+from skulk.core.formats.memory_errors import is_out_of_memory
 from skulk.engines.constraint import GrammarBroke
 from skulk.engines.engine import Emission, Job
 from skulk.engines.prefixes import Kept, Prefixes, common_length
@@ -185,11 +186,8 @@ class Batch(Generic[H]):
 
     def step(self) -> tuple[Emission, ...]:
         """As `Engine.step`."""
-        for sequence in self._running.values():
-            self._follow(sequence)
-        work = self._work()
-        emissions: list[Emission] = []
-        for sequence, outcome in self._run(work):
+        emissions = self._follow_all()
+        for sequence, outcome in self._run(self._work(without={emission.request for emission in emissions})):
             if isinstance(outcome, CacheLost) and not sequence.lost:
                 sequence.read, sequence.lost = 0, True
                 self.forget()
@@ -278,6 +276,18 @@ class Batch(Generic[H]):
                 best, length = request, common
         return best, length
 
+    def _follow_all(self) -> list[Emission]:
+        """Those whose copy failed end with that."""
+        failed: list[Emission] = []
+        for sequence in self._running.values():
+            try:
+                self._follow(sequence)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                failed.append(_failed(sequence.job, error))
+        return failed
+
     def _follow(self, sequence: _Sequence[H]) -> None:
         """Take over from the sequence ahead as soon as it is there; when it left early, from what else there is."""
         while sequence.awaits is not None:
@@ -297,7 +307,11 @@ class Batch(Generic[H]):
             sequence.awaits = None
             if kept is not None:
                 self._decoder.close(sequence.handle)
-                sequence.handle, sequence.read = self._reuse(kept, shared), shared
+                try:
+                    sequence.handle, sequence.read = self._reuse(kept, shared), shared
+                except BaseException:
+                    sequence.handle = self._open()  # every sequence has one, to its end
+                    raise
 
     def _leave(self, request: RequestId, *, reusable: bool) -> None:
         sequence = self._running.pop(request)
@@ -316,13 +330,12 @@ class Batch(Generic[H]):
 
     # --- one step -------------------------------------------------------------------------------------------
 
-    def _work(self) -> list[tuple[_Sequence[H], Chunk[H]]]:
-        prompts = [
-            Unread(request, s.unread) for request, s in self._running.items() if not s.generates and s.awaits is None
-        ]
+    def _work(self, without: Container[RequestId]) -> list[tuple[_Sequence[H], Chunk[H]]]:
+        there = [(request, s) for request, s in self._running.items() if request not in without]
+        prompts = [Unread(request, s.unread) for request, s in there if not s.generates and s.awaits is None]
         shares = prompt_shares(prompts, self._chunk_tokens)
         work: list[tuple[_Sequence[H], Chunk[H]]] = []
-        for request, s in self._running.items():
+        for request, s in there:
             if s.generates:
                 work.append((s, Chunk(s.handle, (s.generated[-1],), s.read, s.wanted)))
             elif share := shares.get(request, 0):

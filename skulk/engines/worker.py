@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 GATHER_SECONDS_MAX = 0.02
 """How long a step waits for prompts that are being prepared, when the engine had nothing to do: rendering one takes a
 millisecond or two, a step many times that. Whoever comes alone waits for nobody."""
+COMPANY_SECONDS_MAX = 0.005
+"""How long it waits for one that may be on its way to this process, where several ran at once the last time: who asks
+for many things at once does it again, and the first of them is here milliseconds before the others."""
 FAILED_STEPS_MAX = 3
 """One failed step may be one request's fault. Three in a row without a token between are the engine's."""
 
@@ -133,6 +136,8 @@ class Worker(threading.Thread):
         """Those of `_coming` that were dropped meanwhile. Only this thread changes it."""
         self._running: list[RequestId] = []
         self._decoding: set[RequestId] = set()
+        self._had_company = False
+        """Several ran at once since the engine last had nothing to do."""
         self._failed_steps = 0
 
     def order(self, order: Order) -> None:
@@ -185,15 +190,28 @@ class Worker(threading.Thread):
 
     def _take_orders(self) -> None:
         """All there are; without work, wait for one."""
-        gather_until = 0.0
         if not self._running:
             self._carry_out(self._inbox.get())
             if self._engine.reads_together:
-                gather_until = time.monotonic() + GATHER_SECONDS_MAX
+                self._gather()
         while True:
-            left = gather_until - time.monotonic() if self._coming else 0.0
             try:
-                order = self._inbox.get(timeout=left) if left > 0 else self._inbox.get_nowait()
+                order = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            self._carry_out(order)
+
+    def _gather(self) -> None:
+        """Wait for those that come with the first one."""
+        until = time.monotonic() + GATHER_SECONDS_MAX
+        for_unseen, self._had_company = COMPANY_SECONDS_MAX if self._had_company else 0.0, False
+        while self._running:
+            left = until - time.monotonic()
+            patience = left if self._coming else min(left, for_unseen)
+            if patience <= 0:
+                return
+            try:
+                order = self._inbox.get(timeout=patience)
             except queue.Empty:
                 return
             self._carry_out(order)
@@ -239,6 +257,7 @@ class Worker(threading.Thread):
             self._decline(request.id, refusal)
         else:
             self._running.append(request.id)
+            self._had_company |= len(self._running) > 1
             answer = accepted(prompt, self._context_tokens, cached_tokens, prepared.begin.queue_seconds)
             self._report(Took(request.id, answer, time.monotonic()))
             detail = f"{len(prompt.ids)} tokens, {cached_tokens} of them cached"

@@ -327,6 +327,27 @@ def test_a_copy_that_fails_leaves_no_place_taken(monkeypatch):
     assert len(decoder.caches) == 1
 
 
+@pytest.mark.parametrize("leaves", [False, True], ids=["ahead is there", "ahead has left"])
+def test_a_copy_that_fails_between_steps_ends_its_sequence_only(monkeypatch, leaves):
+    """Who waits for a beginning gets it from the sequence ahead, or from what that one left."""
+    shared = [1 + i % 3 for i in range(60)]
+    decoder = ToyDecoder(well_placed=False)
+    running, answers = batch(decoder, chunk_tokens=40), {}
+    other, ahead = job("other", [2] * 5), job("ahead", [*shared, 1])
+    for one in (other, ahead, job("behind", [*shared, 2])):
+        running.start(one)
+    if leaves:
+        answers["other"] = (running.step()[0].ids, None, None)
+        running.cancel("ahead")
+    monkeypatch.setattr(decoder, "copy", lambda *_: (_ for _ in ()).throw(RuntimeError("no copy")))
+    finish(running, answers)
+    assert answers["behind"] == ((), Finish.ERROR, "RuntimeError: no copy")
+    assert answers["other"] == expected(other)
+    assert leaves or answers["ahead"] == expected(ahead)
+    running.forget()
+    assert decoder.caches == []
+
+
 def test_memory_that_ran_out_is_never_one_requests_fault(monkeypatch):
     decoder = ToyDecoder()
     running = batch(decoder)

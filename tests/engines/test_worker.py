@@ -122,6 +122,41 @@ def test_where_reading_together_gains_nothing_the_first_waits_for_nobody(rested)
     assert [len(step) for step in toy.steps] == [1, 1, 1]
 
 
+def test_after_company_the_first_waits_for_who_may_follow_and_after_none_it_does_not(worker, ask, monkeypatch):
+    monkeypatch.setattr("skulk.engines.worker.GATHER_SECONDS_MAX", PATIENCE_SECONDS)
+    toy = Toy(reads_together=True)
+    made, next_of = worker(toy)
+
+    def would_wait(seconds):
+        monkeypatch.setattr("skulk.engines.worker.COMPANY_SECONDS_MAX", seconds)
+
+    def order(count):
+        for _ in range(count):
+            made.order(Begin(ask()))
+        toy.rendering.release(count)
+
+    def waits_in_vain():
+        began = time.monotonic()
+        order(1)
+        next_of(Stepped)
+        return time.monotonic() - began > PATIENCE_SECONDS / 2
+
+    would_wait(PATIENCE_SECONDS)
+    assert not waits_in_vain(), "nobody has had company yet"
+    order(2)
+    next_of(Stepped)
+    would_wait(2)
+    order(1)
+    next_of(Took)  # with the engine, and nobody else is on the way
+    order(1)
+    next_of(Stepped)
+    would_wait(0.05)
+    assert not waits_in_vain(), "it waits a while and not for ever"
+    would_wait(PATIENCE_SECONDS)
+    assert not waits_in_vain(), "the last one had none"
+    assert [len(step) for step in toy.steps] == [1, 2, 2, 1, 1]
+
+
 def test_a_prompt_that_takes_long_to_prepare_holds_nobody_up(worker, ask):
     toy = Toy(reads_together=True)
     made, next_of = worker(toy)

@@ -189,6 +189,40 @@ def test_a_drain_ordered_without_a_connection_is_sent_at_the_next_hello(site: An
     story(site, tmp_path, tell)
 
 
+def test_all_changes_of_load_within_a_while_wake_the_node_once(site: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    async def tell(puppet: Puppet, link: RunnerLink) -> None:
+        link.follow(5.0)
+        await site.until(lambda: link.facts.link is Link.CONNECTED)
+        monkeypatch.setattr("skulk.adapters.runners.link.LOAD_SECONDS", 3.0)
+        before = len(site.wakes)
+        generation = await accepted(site, puppet, link)
+        puppet.say(step(1, Finish.STOP))
+        assert [frame.number async for frame in frames_of(generation)] == [1]
+        assert (link.facts.running, link.facts.waiting, len(site.wakes)) == (0, 0, before)
+        await site.until(lambda: len(site.wakes) > before)
+        assert len(site.wakes) == before + 1
+        puppet.say(Heartbeat(link.facts.report.value, 3, 2, 5, 99))
+        await site.until(lambda: len(site.wakes) > before + 1)
+        assert (link.facts.running, link.facts.waiting) == (2, 5)
+
+    story(site, tmp_path, tell)
+
+
+def test_the_last_end_while_draining_wakes_the_node_at_once(site: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    async def tell(puppet: Puppet, link: RunnerLink) -> None:
+        monkeypatch.setattr("skulk.adapters.runners.link.LOAD_SECONDS", 1000.0)
+        link.follow(5.0)
+        await site.until(lambda: link.facts.link is Link.CONNECTED)
+        generation = await accepted(site, puppet, link)
+        link.drain()
+        before = len(site.wakes)
+        puppet.say(step(1, Finish.STOP))
+        assert [frame.number async for frame in frames_of(generation)] == [1]
+        assert len(site.wakes) > before
+
+    story(site, tmp_path, tell)
+
+
 def test_heartbeats_and_reports_become_facts(site: Any, tmp_path: Path) -> None:
     async def tell(puppet: Puppet, link: RunnerLink) -> None:
         puppet.hello = encode(Hello(UID, "launch-1", 7, "starting"))

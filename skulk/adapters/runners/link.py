@@ -80,6 +80,9 @@ COLLECT_SECONDS_MAX = 1.0
 """The kernel reports a child's exit code a moment after it released the lock."""
 UNSENT_BYTES_MAX = FRAME_BYTES_MAX
 """A runner that leaves this much unread is frozen: no further request is put in front of it."""
+LOAD_SECONDS = 0.25
+"""How late a change of load wakes anybody. Each request changes it several times, and a look at everything takes
+milliseconds, in which no token would be passed on. Who routes counts what it sends itself."""
 
 
 class RunnerLink:
@@ -111,6 +114,8 @@ class RunnerLink:
         self._stopping = False
         self._flight: asyncio.Future[tuple[FlightRecord, ...]] | None = None
         self._poked = asyncio.Event()
+        self._load_told: asyncio.TimerHandle | None = None
+        """When the newest change of load will have been told."""
         self._oom = OomWatch(clock)
 
     # --- orders ---------------------------------------------------------------------------------------------
@@ -213,6 +218,8 @@ class RunnerLink:
                     slug="node_restarting",
                 )
             )
+        if self._load_told is not None:
+            self._load_told.cancel()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -392,7 +399,18 @@ class RunnerLink:
         running = sum(1 for stream in self._streams.values() if stream.answer is not None)
         waiting = len(self._streams) - running
         running, waiting = max(running, self._told[0]), max(waiting, self._told[1])
-        self._set(after_count(self.facts, running, waiting, self._clock()))
+        facts = after_count(self.facts, running, waiting, self._clock())
+        if facts == self.facts:
+            return
+        self.facts = facts
+        if self._draining:
+            self._wake()  # it stops when the last one has ended
+        elif self._load_told is None:
+            self._load_told = asyncio.get_running_loop().call_later(LOAD_SECONDS, self._tell_load)
+
+    def _tell_load(self) -> None:
+        self._load_told = None
+        self._wake()
 
     def _forget(self, request: RequestId) -> None:
         stream = self._streams.pop(request, None)
