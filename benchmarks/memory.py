@@ -107,7 +107,7 @@ def measured(node: Node, model: Model, point: Point) -> Found:
 
 
 async def fill(port: int, texts: list[str]) -> None:
-    answers = await burst(port, [[chat(NAME, text, ANSWER_TOKENS)] for text in texts])
+    answers = await burst(port, [chat(NAME, text, ANSWER_TOKENS) for text in texts])
     check(answers, ANSWER_TOKENS)
 
 

@@ -25,7 +25,7 @@ from parts.cores import Cores, move
 from parts.figures import median, ms, percentile, row
 from parts.processes import engine_process, exchange
 from parts.prompts import prompt
-from parts.report import Options, Round, Work, each_engine, in_turn, judged, keep, medians, options, ratios
+from parts.report import Options, Round, Work, each_engine, every_burst, judged, keep, medians, options, ratios
 from parts.servers import Server, Size, described, ours
 
 SLOTS = 8
@@ -72,7 +72,7 @@ class Burst:
 
 def ask_endpoint(server: Server, texts: Sequence[str], tokens: int) -> Burst:
     before = server.spent()
-    bodies = [[server.body(text, tokens)] for text in texts]
+    bodies = [server.body(text, tokens) for text in texts]
     answers = asyncio.run(burst(server.port, bodies, apart_seconds=APART_SECONDS))
     after = server.spent()
     check(answers, tokens)
@@ -99,19 +99,14 @@ def figures_of(bursts: Sequence[Burst], tokens: int) -> Round:
 
 
 def rounds_of(server: Server, bare: Bare, streams: int, work: Work, rounds: int) -> dict[str, list[Round]]:
-    """The sides take turns at every burst: what the machine gives wanders within seconds."""
-    tokens, repeats = work.tokens, max(1, work.answers_min // streams)
-    found: dict[str, list[Round]] = {"endpoint": [], "bare": []}
-    for number in range(rounds):
-        bursts: dict[str, list[Burst]] = {side: [] for side in found}
-        for repeat in range(repeats):
-            texts = [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
-            for side in in_turn(list(found), number + repeat):
-                one = ask_endpoint(server, texts, tokens) if side == "endpoint" else ask_bare(bare, texts, tokens)
-                bursts[side].append(one)
-        for side in found:
-            found[side].append(figures_of(bursts[side], tokens))
-    return found
+    tokens = work.tokens
+
+    def ask(side: str, number: int, repeat: int) -> Burst:
+        texts = [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
+        return ask_endpoint(server, texts, tokens) if side == "endpoint" else ask_bare(bare, texts, tokens)
+
+    found = every_burst(["endpoint", "bare"], rounds, max(1, work.answers_min // streams), ask)
+    return {side: [figures_of(bursts, tokens) for bursts in own] for side, own in found.items()}
 
 
 def show(streams: int, found: dict[str, list[Round]]) -> None:

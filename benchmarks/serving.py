@@ -2,8 +2,8 @@
 
 `python benchmarks/serving.py [--engine llama_cpp|mlx] [--rounds N] [--quick] [--json FILE]`. llama_cpp is compared with
 llama-server, mlx with mlx_lm.server. 1, 4, 8 and 16 clients each ask for 128 tokens after a prompt of 64 (mlx: 32 and
-32); few clients ask several times, so that every level has at least 16 (mlx: 4) answers. Both sides get the same
-prompts, which neither has seen before, in turn within each round, and have 16 slots.
+32), all at once; few clients several times, so that every level has at least 16 (mlx: 4) answers in a round. The sides
+get the same prompts, which neither has seen before, in turn, and have 16 slots.
 
 Prints medians over the rounds, and the median of the rounds' ratios, of: tokens per second of all clients together,
 seconds to the first token and between tokens (median and 95th percentile of a round), and CPU milliseconds per token
@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from parts.answers import Answer, burst, check
 from parts.cores import Cores
 from parts.figures import ms, percentile, row
 from parts.prompts import prompt
-from parts.report import Options, Round, Work, compare, each_engine, in_turn, judged, keep, medians, options, ratios
+from parts.report import Options, Round, Work, compare, each_engine, every_burst, judged, keep, medians, options, ratios
 from parts.servers import Server, Size, described, ours, peer
 
 SLOTS = 16
@@ -33,31 +34,48 @@ FIRST_MAX = 1.1
 PIECES_OFF_MAX = 0.02
 
 
-def measured(server: Server, texts: Sequence[Sequence[str]], tokens: int) -> tuple[Round, list[Answer]]:
-    """One round of one side; each client asks its own texts one after the other."""
-    bodies = [[server.body(text, tokens) for text in own] for own in texts]
+@dataclass(frozen=True)
+class Burst:
+    """What clients that asked together got, and what it cost."""
+
+    answers: Sequence[Answer]
+    engine: float
+    gateway: float
+
+    @property
+    def seconds(self) -> float:
+        return max(answer.ended for answer in self.answers) - min(answer.sent for answer in self.answers)
+
+
+def ask_all(server: Server, texts: Sequence[str], tokens: int) -> Burst:
+    """Each text by a client of its own, all at once."""
     before = server.spent()
-    answers = asyncio.run(burst(server.port, bodies))
+    answers = asyncio.run(burst(server.port, [server.body(text, tokens) for text in texts]))
     after = server.spent()
     check(answers, tokens)
-    seconds = max(answer.ended for answer in answers) - min(answer.sent for answer in answers)
+    return Burst(answers, after.engine - before.engine, after.gateway - before.gateway)
+
+
+def figures_of(bursts: Sequence[Burst], tokens: int) -> Round:
+    """One round of one side."""
+    answers = [answer for one in bursts for answer in one.answers]
     total = tokens * len(answers)
     first = [answer.first_seconds for answer in answers]
     gaps = [gap for answer in answers for gap in answer.gaps]
-    figures = {
-        "tokens per second": total / seconds,
+    engine, gateway = (sum(one.engine for one in bursts), sum(one.gateway for one in bursts))
+    return {
+        "tokens per second": total / sum(one.seconds for one in bursts),
         "first token p50": percentile(first, 0.5),
         "first token p95": percentile(first, 0.95),
         "between tokens p50": percentile(gaps, 0.5),
         "between tokens p95": percentile(gaps, 0.95),
-        "CPU per token": (after.engine + after.gateway - before.engine - before.gateway) / total,
-        "CPU per token, engine": (after.engine - before.engine) / total,
-        "CPU per token, gateway": (after.gateway - before.gateway) / total,
+        "CPU per token": (engine + gateway) / total,
+        "CPU per token, engine": engine / total,
+        "CPU per token, gateway": gateway / total,
         "pieces of text per token": sum(len(answer.times) for answer in answers) / total,
         "cached prompt tokens": float(sum(_cached(answer) for answer in answers)),
         "at": time.time(),
     }
-    return figures, answers
 
 
 def _cached(answer: Answer) -> int:
@@ -65,22 +83,17 @@ def _cached(answer: Answer) -> int:
 
 
 def rounds_of(sides: Sequence[Server], streams: int, work: Work, rounds: int) -> dict[str, list[Round]]:
-    each = max(1, work.answers_min // streams)
-    found: dict[str, list[Round]] = {side.name: [] for side in sides}
-    for number in range(rounds):
-        texts = [
-            [prompt(work.prompt_tokens, f"{streams} {number} {client} {turn}") for turn in range(each)]
-            for client in range(streams)
-        ]
-        read: dict[str, list[int]] = {}
-        for side in in_turn([one.name for one in sides], number):
-            server = next(one for one in sides if one.name == side)
-            figures, answers = measured(server, texts, work.tokens)
-            found[side].append(figures)
-            read[side] = [answer.prompt_tokens for answer in answers]
-        if len({tuple(counts) for counts in read.values()}) != 1:
-            raise RuntimeError(f"the sides read different prompts: {read}")
-    return found
+    servers = {side.name: side for side in sides}
+
+    def ask(side: str, number: int, repeat: int) -> Burst:
+        texts = [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
+        return ask_all(servers[side], texts, work.tokens)
+
+    found = every_burst(list(servers), rounds, max(1, work.answers_min // streams), ask)
+    read = [[a.prompt_tokens for bursts in own for one in bursts for a in one.answers] for own in found.values()]
+    if any(counts != read[0] for counts in read):
+        raise RuntimeError(f"the sides read different prompts: {read}")
+    return {side: [figures_of(bursts, work.tokens) for bursts in own] for side, own in found.items()}
 
 
 def show(streams: int, found: dict[str, list[Round]]) -> None:

@@ -138,16 +138,12 @@ async def ask(
     return Answer(sent, running.reads)
 
 
-async def burst(port: int, bodies: Sequence[Sequence[bytes]], *, apart_seconds: float = 0.0) -> list[Answer]:
-    """One client for each sequence of bodies; it asks one after the other. All begin at once, or that far apart."""
+async def burst(port: int, bodies: Sequence[bytes], *, apart_seconds: float = 0.0) -> list[Answer]:
+    """One client for each body. All begin at once, or that far apart."""
     together = asyncio.Barrier(len(bodies))
-
-    async def client(place: int, own: Sequence[bytes]) -> list[Answer]:
-        answers = [await ask(port, own[0], together=together, after_seconds=place * apart_seconds)]
-        return answers + [await ask(port, body) for body in own[1:]]
-
-    answers = await asyncio.gather(*(client(place, own) for place, own in enumerate(bodies)))
-    return [answer for own in answers for answer in own]
+    return await asyncio.gather(
+        *(ask(port, body, together=together, after_seconds=place * apart_seconds) for place, body in enumerate(bodies))
+    )
 
 
 def check(answers: Sequence[Answer], tokens: int) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from parts.cores import Cores, divide
 from parts.figures import conditions, median, row
@@ -21,6 +22,8 @@ NAMES = ("llama_cpp", "mlx")
 Round = Mapping[str, float]
 """Figures of one side in one round, by name; times in seconds."""
 Show = Callable[[float], str]
+Burst = TypeVar("Burst")
+"""What some requests gave that ran together."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,19 @@ def in_turn(sides: Sequence[str], number: int) -> Sequence[str]:
     """Another one first in every round."""
     turn = number % len(sides)
     return [*sides[turn:], *sides[:turn]]
+
+
+def every_burst(
+    sides: Sequence[str], rounds: int, repeats: int, ask: Callable[[str, int, int], Burst]
+) -> dict[str, list[list[Burst]]]:
+    """Per side and round what `ask(side, round, repeat)` gave. The sides take turns at every one of them: what the
+    machine gives wanders within seconds."""
+    found: dict[str, list[list[Burst]]] = {side: [[] for _ in range(rounds)] for side in sides}
+    for number in range(rounds):
+        for repeat in range(repeats):
+            for side in in_turn(sides, number + repeat):
+                found[side][number].append(ask(side, number, repeat))
+    return found
 
 
 def medians(rounds: Sequence[Round]) -> dict[str, float]:
