@@ -5,7 +5,7 @@ Framing and message types live with each protocol (`skulk.core.wire.runner`).
 
 from __future__ import annotations
 
-import base64
+import binascii
 
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import (
@@ -133,13 +133,13 @@ def tokens_from_json(f: Fields) -> Tokens:
         data=_bytes(f.text("data", "")),
         finish=None if finish is None else Finish(finish),
         error=f.text_or_none("error"),
-        logprobs=tuple(_logprob(item) for item in f.items("logprobs")),
+        logprobs=tuple(map(_logprob, f.items("logprobs"))),
         seconds=f.number("seconds", 0.0),
     )
 
 
 def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def _logprob(item: object) -> TokenLogprob:
@@ -159,4 +159,4 @@ def _alternative(item: object) -> tuple[bytes, float]:
 
 
 def _bytes(text: str) -> bytes:
-    return base64.b64decode(text, validate=True)
+    return binascii.a2b_base64(text, strict_mode=True)

@@ -167,6 +167,8 @@ class Unknown:
     type: str
 
 
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 ToRunner = Attach | Generate | Cancel | Ack | Drain | Stop | Describe | Unknown
 FromRunner = Hello | Report | Heartbeat | AcceptedFrame | RefusedFrame | Step | Flight | Unknown
 AnyMessage = ToRunner | FromRunner
@@ -175,7 +177,7 @@ AnyMessage = ToRunner | FromRunner
 def encode(message: AnyMessage) -> bytes:
     """One message as bytes. Raises WireError above FRAME_BYTES_MAX, or for values that are no JSON (NaN)."""
     try:
-        body = json.dumps(_to_json(message), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        body = _JSON.encode(_to_json(message))
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError(f"a {type(message).__name__} cannot be written: {error}") from error
     # A lone surrogate cannot be UTF-8; it is escaped by the dialect long before, but must never break framing.
@@ -307,12 +309,15 @@ def _from_json(fields: Fields) -> AnyMessage:
 
 
 def _step_from(f: Fields) -> Step:
-    entries: list[tuple[RequestId, Tokens]] = []
-    for item in f.items("entries"):
-        if not isinstance(item, list) or len(item) != 2:
+    return Step(tuple([_entry_from(item) for item in f.items("entries")]))
+
+
+def _entry_from(item: object) -> tuple[RequestId, Tokens]:
+    match item:
+        case [str(request), dict(tokens)]:
+            return RequestId(request), tokens_from_json(Fields(tokens))
+        case _:
             raise TypeError("an entry is [request, tokens]")
-        entries.append((RequestId(str(item[0])), tokens_from_json(Fields(item[1]))))
-    return Step(tuple(entries))
 
 
 def _record_from(item: object) -> FlightRecord:
