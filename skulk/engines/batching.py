@@ -345,6 +345,8 @@ class Batch(Generic[H]):
 
     def _run(self, work: list[tuple[_Sequence[H], Chunk[H]]]) -> list[tuple[_Sequence[H], Any]]:
         """Run all chunks. When that fails, each alone: one sequence's fault ends that sequence only."""
+        if not work:
+            return []
         self._make_room(sum(len(chunk.tokens) for _, chunk in work))
         try:
             outcomes = self._decoder.run([chunk for _, chunk in work])

@@ -47,6 +47,8 @@ class ToyDecoder:
         self.loses = 0
         """So many of the steps that several generate in lose the caches of all of them."""
         self.most_held = 0
+        self.asked: list[int] = []
+        """How many chunks each call had."""
 
     def has_room(self, tokens):
         return self.held_tokens() + tokens <= self.room_tokens
@@ -86,6 +88,7 @@ class ToyDecoder:
         return sum(len(cache.ids) for cache in self.caches)
 
     def run(self, chunks):
+        self.asked.append(len(chunks))
         tokens = sum(len(chunk.tokens) for chunk in chunks)
         if self.held_tokens() + tokens > self.room_tokens:
             raise NoRoom("full")
@@ -327,23 +330,25 @@ def test_a_copy_that_fails_leaves_no_place_taken(monkeypatch):
     assert len(decoder.caches) == 1
 
 
-@pytest.mark.parametrize("leaves", [False, True], ids=["ahead is there", "ahead has left"])
-def test_a_copy_that_fails_between_steps_ends_its_sequence_only(monkeypatch, leaves):
+@pytest.mark.parametrize("gone", [[], ["ahead"], ["ahead", "other"]], ids=["all there", "ahead left", "left alone"])
+def test_a_copy_that_fails_between_steps_ends_its_sequence_only(monkeypatch, gone):
     """Who waits for a beginning gets it from the sequence ahead, or from what that one left."""
     shared = [1 + i % 3 for i in range(60)]
     decoder = ToyDecoder(well_placed=False)
     running, answers = batch(decoder, chunk_tokens=40), {}
-    other, ahead = job("other", [2] * 5), job("ahead", [*shared, 1])
-    for one in (other, ahead, job("behind", [*shared, 2])):
+    jobs = [job("other", [2] * 5), job("ahead", [*shared, 1]), job("behind", [*shared, 2])]
+    for one in jobs:
         running.start(one)
-    if leaves:
+    if gone:
         answers["other"] = (running.step()[0].ids, None, None)
-        running.cancel("ahead")
+    for name in gone:
+        running.cancel(name)
     monkeypatch.setattr(decoder, "copy", lambda *_: (_ for _ in ()).throw(RuntimeError("no copy")))
     finish(running, answers)
     assert answers["behind"] == ((), Finish.ERROR, "RuntimeError: no copy")
-    assert answers["other"] == expected(other)
-    assert leaves or answers["ahead"] == expected(ahead)
+    for one in jobs[:2]:
+        assert one.request in gone or answers[one.request] == expected(one)
+    assert 0 not in decoder.asked, "an engine without work is not asked"
     running.forget()
     assert decoder.caches == []
 
