@@ -121,18 +121,22 @@ def hold_all_slots(node: Node, model: str) -> list[Caller]:
     holders = [Caller(node, model, "Count from 1 to 100.", **ENDLESS) for _ in range(CONCURRENCY)]
     for holder in holders:
         holder.wait_for(CONTENT)
+        holder.wait_for(CONTENT)
     return holders
 
 
 def check_all_slots_are_free(node: Node, model: str) -> None:
-    """What was abandoned would go on for thousands of tokens in its slot, or in the next that is free."""
+    """What was abandoned would go on for hundreds of tokens in its slot, or in the next that is free."""
     wait_busy(node, model, 0, 0)
+    answers(node, model)  # the step that was under way is over
     holders = hold_all_slots(node, model)
     for holder in holders:
         holder.vanish()
     lines = [node.finished(holder.id) for holder in holders]
     assert {line["error"] for line in lines} == {"client_gone"}
-    assert max(line["queue_seconds"] for line in lines) < 1.0, "a slot was taken"
+    # In tokens, not in seconds: a busy machine does everything more slowly.
+    waited = max(line["queue_seconds"] for line in lines) * min(line["generation_tps"] for line in lines)
+    assert waited < 100, "a slot was taken"
     wait_busy(node, model, 0, 0)
     answers(node, model)
 
