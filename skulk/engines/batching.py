@@ -10,7 +10,7 @@ The model and its cache are behind `Decoder`; both real engines share everything
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
@@ -186,8 +186,10 @@ class Batch(Generic[H]):
 
     def step(self) -> tuple[Emission, ...]:
         """As `Engine.step`."""
-        emissions = self._follow_all()
-        for sequence, outcome in self._run(self._work(without={emission.request for emission in emissions})):
+        failed = self._follow_all()
+        self._let_go(failed)
+        emissions: list[Emission] = []
+        for sequence, outcome in self._run(self._work()):
             if isinstance(outcome, CacheLost) and not sequence.lost:
                 sequence.read, sequence.lost = 0, True
                 self.forget()
@@ -195,10 +197,8 @@ class Batch(Generic[H]):
                 emissions.append(_failed(sequence.job, outcome))
             elif outcome is not None:
                 emissions.append(self._next(sequence, outcome))
-        for emission in emissions:
-            if emission.finish is not None:
-                self._leave(emission.request, reusable=emission.error is None)
-        return tuple(emissions)
+        self._let_go(emissions)
+        return (*failed, *emissions)
 
     def cancel(self, request: RequestId) -> None:
         """As `Engine.cancel`."""
@@ -313,6 +313,12 @@ class Batch(Generic[H]):
                     sequence.handle = self._open()  # every sequence has one, to its end
                     raise
 
+    def _let_go(self, emissions: Sequence[Emission]) -> None:
+        """Whoever ends with these leaves."""
+        for emission in emissions:
+            if emission.finish is not None:
+                self._leave(emission.request, reusable=emission.error is None)
+
     def _leave(self, request: RequestId, *, reusable: bool) -> None:
         sequence = self._running.pop(request)
         ids = sequence.cached_ids
@@ -330,12 +336,13 @@ class Batch(Generic[H]):
 
     # --- one step -------------------------------------------------------------------------------------------
 
-    def _work(self, without: Container[RequestId]) -> list[tuple[_Sequence[H], Chunk[H]]]:
-        there = [(request, s) for request, s in self._running.items() if request not in without]
-        prompts = [Unread(request, s.unread) for request, s in there if not s.generates and s.awaits is None]
+    def _work(self) -> list[tuple[_Sequence[H], Chunk[H]]]:
+        prompts = [
+            Unread(request, s.unread) for request, s in self._running.items() if not s.generates and s.awaits is None
+        ]
         shares = prompt_shares(prompts, self._chunk_tokens)
         work: list[tuple[_Sequence[H], Chunk[H]]] = []
-        for request, s in there:
+        for request, s in self._running.items():
             if s.generates:
                 work.append((s, Chunk(s.handle, (s.generated[-1],), s.read, s.wanted)))
             elif share := shares.get(request, 0):

@@ -389,23 +389,22 @@ class RunnerLink:
 
     # --- small parts ----------------------------------------------------------------------------------------
 
-    def _set(self, facts: RunnerFacts) -> None:
+    def _set(self, facts: RunnerFacts, wake: Callable[[], None] | None = None) -> None:
         if facts != self.facts:
             self.facts = facts
-            self._wake()
+            (wake or self._wake)()
 
     def _count(self) -> None:
         """Running and waiting: what the last heartbeat said or what was sent since, whichever is more."""
         running = sum(1 for stream in self._streams.values() if stream.answer is not None)
         waiting = len(self._streams) - running
         running, waiting = max(running, self._told[0]), max(waiting, self._told[1])
-        facts = after_count(self.facts, running, waiting, self._clock())
-        if facts == self.facts:
-            return
-        self.facts = facts
-        if self._draining:
-            self._wake()  # it stops when the last one has ended
-        elif self._load_told is None:
+        # The last that ends while draining is what the node waits for.
+        wake = self._wake if self._draining else self._wake_later
+        self._set(after_count(self.facts, running, waiting, self._clock()), wake)
+
+    def _wake_later(self) -> None:
+        if self._load_told is None:
             self._load_told = asyncio.get_running_loop().call_later(LOAD_SECONDS, self._tell_load)
 
     def _tell_load(self) -> None:
