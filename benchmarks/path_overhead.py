@@ -12,7 +12,6 @@ rounds' own.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -20,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from parts.answers import burst, check
 from parts.cores import Cores, move
 from parts.figures import median, ms, percentile, row
 from parts.processes import engine_process, exchange
 from parts.prompts import prompt
 from parts.report import Options, Round, Work, each_engine, every_burst, judged, keep, medians, options, ratios
-from parts.servers import Server, Size, described, ours
+from parts.servers import Server, Size, ask_all, described, ours
 
 SLOTS = 8
 CONTEXT_TOKENS = 1024
@@ -71,14 +69,8 @@ class Burst:
 
 
 def ask_endpoint(server: Server, texts: Sequence[str], tokens: int) -> Burst:
-    before = server.spent()
-    bodies = [server.body(text, tokens) for text in texts]
-    answers = asyncio.run(burst(server.port, bodies, apart_seconds=APART_SECONDS))
-    after = server.spent()
-    check(answers, tokens)
-    runner = after.engine - before.engine
-    first = [answer.first_seconds for answer in answers]
-    return Burst(first, runner + after.gateway - before.gateway, runner)
+    got = ask_all(server, texts, tokens, apart_seconds=APART_SECONDS)
+    return Burst([answer.first_seconds for answer in got.answers], got.engine + got.gateway, got.engine)
 
 
 def ask_bare(bare: Bare, texts: Sequence[str], tokens: int) -> Burst:

@@ -12,18 +12,16 @@ of all processes that serve.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from parts.answers import Answer, burst, check
+from parts.answers import Answer
 from parts.cores import Cores
 from parts.figures import ms, percentile, row
 from parts.prompts import prompt
 from parts.report import Options, Round, Work, compare, each_engine, every_burst, judged, keep, medians, options, ratios
-from parts.servers import Server, Size, described, ours, peer
+from parts.servers import Served, Server, Size, ask_all, described, ours, peer
 
 SLOTS = 16
 CONTEXT_TOKENS = 1024
@@ -34,29 +32,11 @@ FIRST_MAX = 1.1
 PIECES_OFF_MAX = 0.02
 
 
-@dataclass(frozen=True)
-class Burst:
-    """What clients that asked together got, and what it cost."""
-
-    answers: Sequence[Answer]
-    engine: float
-    gateway: float
-
-    @property
-    def seconds(self) -> float:
-        return max(answer.ended for answer in self.answers) - min(answer.sent for answer in self.answers)
+def seconds_of(burst: Served) -> float:
+    return max(answer.ended for answer in burst.answers) - min(answer.sent for answer in burst.answers)
 
 
-def ask_all(server: Server, texts: Sequence[str], tokens: int) -> Burst:
-    """Each text by a client of its own, all at once."""
-    before = server.spent()
-    answers = asyncio.run(burst(server.port, [server.body(text, tokens) for text in texts]))
-    after = server.spent()
-    check(answers, tokens)
-    return Burst(answers, after.engine - before.engine, after.gateway - before.gateway)
-
-
-def figures_of(bursts: Sequence[Burst], tokens: int) -> Round:
+def figures_of(bursts: Sequence[Served], tokens: int) -> Round:
     """One round of one side."""
     answers = [answer for one in bursts for answer in one.answers]
     total = tokens * len(answers)
@@ -64,7 +44,7 @@ def figures_of(bursts: Sequence[Burst], tokens: int) -> Round:
     gaps = [gap for answer in answers for gap in answer.gaps]
     engine, gateway = (sum(one.engine for one in bursts), sum(one.gateway for one in bursts))
     return {
-        "tokens per second": total / sum(one.seconds for one in bursts),
+        "tokens per second": total / sum(map(seconds_of, bursts)),
         "first token p50": percentile(first, 0.5),
         "first token p95": percentile(first, 0.95),
         "between tokens p50": percentile(gaps, 0.5),
@@ -85,7 +65,7 @@ def _cached(answer: Answer) -> int:
 def rounds_of(sides: Sequence[Server], streams: int, work: Work, rounds: int) -> dict[str, list[Round]]:
     servers = {side.name: side for side in sides}
 
-    def ask(side: str, number: int, repeat: int) -> Burst:
+    def ask(side: str, number: int, repeat: int) -> Served:
         texts = [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
         return ask_all(servers[side], texts, work.tokens)
 

@@ -14,14 +14,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
 from harness import HEAD
 
-from parts.answers import ask, chat
+from parts.answers import Answer, ask, burst, chat, check
 from parts.cores import Cores, move
 from parts.figures import cpu_seconds, thread_seconds
 from parts.fleet import ENGINES, Node, deployment, free_port, until
@@ -86,6 +86,25 @@ class Server:
             return 0.0 if pid is None else cpu_seconds(pid) - self.idle.get(pid, 0.0) * time.monotonic()
 
         return Spent(of(self.engine), of(self.gateway))
+
+
+@dataclass(frozen=True)
+class Served:
+    """What clients that asked together got, and the CPU seconds it cost."""
+
+    answers: Sequence[Answer]
+    engine: float
+    gateway: float
+
+
+def ask_all(server: Server, texts: Sequence[str], tokens: int, *, apart_seconds: float = 0.0) -> Served:
+    """Each text by a client of its own, all at once or that far apart."""
+    before = server.spent()
+    bodies = [server.body(text, tokens) for text in texts]
+    answers = asyncio.run(burst(server.port, bodies, apart_seconds=apart_seconds))
+    after = server.spent()
+    check(answers, tokens)
+    return Served(answers, after.engine - before.engine, after.gateway - before.gateway)
 
 
 def openblas() -> str | None:
