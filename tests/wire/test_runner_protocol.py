@@ -21,6 +21,7 @@ from skulk.core.domain import (
     RequestId,
     RunnerRefusal,
     Sampling,
+    TokenLogprob,
     Tokens,
 )
 from skulk.core.wire.runner import (
@@ -71,7 +72,22 @@ requests = st.builds(
     now=numbers,
     deadline_seconds=numbers,
 )
-tokens = st.builds(Tokens, counts, ids, st.binary(max_size=20), st.none() | st.sampled_from(Finish), st.none() | texts)
+logprobs = st.builds(
+    TokenLogprob,
+    st.binary(max_size=4),
+    numbers,
+    st.lists(st.tuples(st.binary(max_size=4), numbers), max_size=2).map(tuple),
+)
+tokens = st.builds(
+    Tokens,
+    counts,
+    ids,
+    st.binary(max_size=20),
+    st.none() | st.sampled_from(Finish),
+    st.none() | texts,
+    st.lists(logprobs, max_size=2).map(tuple),
+    numbers,
+)
 owners = st.builds(Owner, names.map(NodeName), names.map(BootId))
 messages = st.one_of(
     st.builds(Attach, names.map(NodeName), names.map(BootId), counts, counters),
@@ -89,6 +105,11 @@ messages = st.one_of(
     st.builds(Step, st.lists(st.tuples(names.map(RequestId), tokens), max_size=3).map(tuple)),
     st.builds(Flight, st.lists(st.builds(FlightRecord, numbers, texts, texts, st.none() | texts)).map(tuple)),
 )
+
+
+def entry(name: bytes = b"r", ids: int = 0, rest: bytes = b"") -> bytes:
+    """The body of a step with one request, by hand. `ids`: how many the header says that there are."""
+    return b"\x01" + struct.pack(">HQdIII", len(name), 1, 0.5, ids, 2, len(rest)) + name + b"hi" + rest
 
 
 @given(st.lists(messages, max_size=4), st.integers(1, 50))
@@ -128,17 +149,49 @@ def test_unknown_types_and_fields_of_a_newer_version_are_no_error():
         b'{"t": "cancel", "request": 5}',
         b'{"t": "ack", "numbers": {"r": "1"}}',
         b'{"t": "ack", "numbers": {"r": true}}',
-        b'{"t": "step", "entries": [["r"]]}',
-        b'{"t": "step", "entries": [["r", {"n": 1, "ids": [true]}]]}',
-        b'{"t": "step", "entries": [["r", {"n": 1, "ids": [], "finish": "tired"}]]}',
-        b'{"t": "step", "entries": [["r", {"n": 1, "ids": [], "data": "?"}]]}',
         b'{"t": "flight", "records": [[1' + b"0" * 400 + b', "idle", "", null]]}',
         b"[" * 100_000,
+        entry(name=b"\xff"),
+        entry(rest=b"{"),
+        entry(rest=b"[]"),
+        entry(rest=b'{"finish": "tired"}'),
+        entry(rest=b'{"error": 5}'),
+        entry(rest=b'{"logprobs": [["?", 0.0, []]]}'),
+        entry() + b"\0",
+        entry(ids=2**32 - 1),
     ],
 )
 def test_what_is_no_message_is_a_wire_error(body):
     with pytest.raises(WireError):
         Decoder().feed(framed(body))
+
+
+def test_a_step_is_what_its_module_says():
+    assert decode(entry()) == Step(((RequestId("r"), Tokens(1, (), b"hi", seconds=0.5)),))
+    ended = Tokens(1, (), b"hi", Finish.ERROR, "no", (TokenLogprob(b"h", -0.5, ((b"g", -1.5),)),), 0.5)
+    rest = b'{"finish":"error","error":"no","logprobs":[["aA==",-0.5,[["Zw==",-1.5]]]]}'
+    assert decode(entry(rest=rest)) == Step(((RequestId("r"), ended),))
+    assert decode(b"\x01") == Step(())
+
+
+@given(tokens, st.data())
+def test_a_step_that_is_cut_anywhere_is_no_message(sent, data):
+    body = encode(Step(((RequestId("r"), sent),)))[4:]
+    with pytest.raises(WireError):
+        decode(body[: data.draw(st.integers(2, len(body) - 1))])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        Tokens(1, (-1,), b""),
+        Tokens(1, (2**32,), b""),
+        Tokens(1, (1,), b"", logprobs=(TokenLogprob(b"", math.nan, ()),)),
+    ],
+)
+def test_tokens_that_no_frame_can_hold_are_a_wire_error_at_the_sender(sent):
+    with pytest.raises(WireError):
+        encode(Step(((RequestId("r"), sent),)))
 
 
 def test_a_length_beyond_the_limit_is_refused_before_anything_is_kept():

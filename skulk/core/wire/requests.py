@@ -113,29 +113,33 @@ def accepted_from_json(f: Fields) -> Accepted:
 
 
 def tokens_to_json(t: Tokens) -> dict[str, object]:
-    obj: dict[str, object] = {"n": t.number, "ids": list(t.ids), "data": _text(t.data)}
+    obj: dict[str, object] = {"n": t.number, "ids": list(t.ids), "data": _text(t.data), **rest_to_json(t)}
+    if t.seconds:
+        obj["seconds"] = round(t.seconds, 6)
+    return obj
+
+
+def tokens_from_json(f: Fields) -> Tokens:
+    rest = rest_from_json(f)
+    return Tokens(f.whole("n"), f.ids("ids"), _bytes(f.text("data", "")), *rest, f.number("seconds", 0.0))
+
+
+def rest_to_json(t: Tokens) -> dict[str, object]:
+    """What most frames have nothing of: how it ended, and log-probabilities."""
+    obj: dict[str, object] = {}
     if t.finish is not None:
         obj["finish"] = t.finish.value
     if t.error is not None:
         obj["error"] = t.error
-    if t.seconds:
-        obj["seconds"] = round(t.seconds, 6)
     if t.logprobs:
         obj["logprobs"] = [[_text(p.data), p.logprob, [[_text(d), lp] for d, lp in p.top]] for p in t.logprobs]
     return obj
 
 
-def tokens_from_json(f: Fields) -> Tokens:
+def rest_from_json(f: Fields) -> tuple[Finish | None, str | None, tuple[TokenLogprob, ...]]:
     finish = f.text_or_none("finish")
-    return Tokens(
-        number=f.whole("n"),
-        ids=f.ids("ids"),
-        data=_bytes(f.text("data", "")),
-        finish=None if finish is None else Finish(finish),
-        error=f.text_or_none("error"),
-        logprobs=tuple(map(_logprob, f.items("logprobs"))),
-        seconds=f.number("seconds", 0.0),
-    )
+    logprobs = tuple(map(_logprob, f.items("logprobs")))
+    return None if finish is None else Finish(finish), f.text_or_none("error"), logprobs
 
 
 def _text(data: bytes) -> str:

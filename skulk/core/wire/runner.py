@@ -2,7 +2,8 @@
 
 A message is a 4-byte big-endian length and that many bytes of UTF-8 JSON: an object whose `t` names the type.
 Unknown fields are ignored and unknown types come out as `Unknown`, so that versions N and N-1 understand each
-other; a hello with another PROTOCOL major means replacement instead of adoption.
+other; a hello with another PROTOCOL major means replacement instead of adoption. The one message that is no JSON is a
+`Step`: the byte 1, and what `skulk.core.wire.steps` says.
 
     daemon                                runner
       │ ── Attach ───────────────────────▶ │   newest connection wins
@@ -33,15 +34,16 @@ from skulk.core.wire.requests import (
     accepted_to_json,
     request_from_json,
     request_to_json,
-    tokens_from_json,
-    tokens_to_json,
 )
+from skulk.core.wire.steps import pack, unpack
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when an older peer could misunderstand a message. The launch hash does not contain it."""
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """A 10 MB prompt, escaped, with room. Beyond it the peer is broken: the connection is closed."""
 _LENGTH = struct.Struct(">I")
+_STEP = b"\x01"
+"""First byte of a packed step. No JSON begins with it."""
 
 
 class WireError(ValueError):
@@ -170,18 +172,21 @@ class Unknown:
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 ToRunner = Attach | Generate | Cancel | Ack | Drain | Stop | Describe | Unknown
-FromRunner = Hello | Report | Heartbeat | AcceptedFrame | RefusedFrame | Step | Flight | Unknown
+_InJson = Hello | Report | Heartbeat | AcceptedFrame | RefusedFrame | Flight | Unknown
+FromRunner = _InJson | Step
 AnyMessage = ToRunner | FromRunner
 
 
 def encode(message: AnyMessage) -> bytes:
     """One message as bytes. Raises WireError above FRAME_BYTES_MAX, or for values that are no JSON (NaN)."""
     try:
-        body = _JSON.encode(_to_json(message))
-    except (ValueError, TypeError, RecursionError) as error:
+        if isinstance(message, Step):
+            data = _STEP + pack(message.entries)
+        else:
+            # A lone surrogate cannot be UTF-8; it is escaped by the dialect long before, but must never break framing.
+            data = _JSON.encode(_to_json(message)).encode("utf-8", "surrogatepass")
+    except (ValueError, TypeError, RecursionError, struct.error) as error:
         raise WireError(f"a {type(message).__name__} cannot be written: {error}") from error
-    # A lone surrogate cannot be UTF-8; it is escaped by the dialect long before, but must never break framing.
-    data = body.encode("utf-8", "surrogatepass")
     if len(data) > FRAME_BYTES_MAX:
         raise WireError(f"a message of {len(data)} bytes is above the limit of {FRAME_BYTES_MAX}")
     return _LENGTH.pack(len(data)) + data
@@ -213,9 +218,11 @@ class Decoder:
 def decode(data: bytes) -> AnyMessage:
     """The body of one message. Raises WireError."""
     try:
+        if data[:1] == _STEP:
+            return Step(unpack(data, 1))
         obj = json.loads(data.decode("utf-8", "surrogatepass"))
         return _from_json(Fields(obj))
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
         # RecursionError: a body of nothing but brackets; OverflowError: an integer too large for a float.
         raise WireError(f"not a message: {error}") from error
 
@@ -223,7 +230,7 @@ def decode(data: bytes) -> AnyMessage:
 # --- JSON shapes --------------------------------------------------------------------------------------------
 
 
-def _to_json(message: AnyMessage) -> dict[str, object]:
+def _to_json(message: ToRunner | _InJson) -> dict[str, object]:
     match message:
         case Attach():
             return {
@@ -291,8 +298,6 @@ def _to_json(message: AnyMessage) -> dict[str, object]:
                 "retriable": r.retriable,
                 "param": r.param,
             }
-        case Step():
-            return {"t": "step", "entries": [[rid, tokens_to_json(tokens)] for rid, tokens in message.entries]}
         case Flight():
             return {
                 "t": "flight",
@@ -306,18 +311,6 @@ def _from_json(fields: Fields) -> AnyMessage:
     kind = fields.text("t")
     parse = _PARSERS.get(kind)
     return Unknown(kind) if parse is None else parse(fields)
-
-
-def _step_from(f: Fields) -> Step:
-    return Step(tuple([_entry_from(item) for item in f.items("entries")]))
-
-
-def _entry_from(item: object) -> tuple[RequestId, Tokens]:
-    match item:
-        case [str(request), dict(tokens)]:
-            return RequestId(request), tokens_from_json(Fields(tokens))
-        case _:
-            raise TypeError("an entry is [request, tokens]")
 
 
 def _record_from(item: object) -> FlightRecord:
@@ -365,6 +358,5 @@ _PARSERS: dict[str, Callable[[Fields], AnyMessage]] = {
             f.text("code"), f.text("message"), f.whole("status"), f.flag("retriable"), f.text_or_none("param")
         ),
     ),
-    "step": _step_from,
     "flight": lambda f: Flight(tuple(_record_from(item) for item in f.items("records"))),
 }
