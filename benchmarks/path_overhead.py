@@ -3,7 +3,9 @@
 `python benchmarks/path_overhead.py [--engine llama_cpp|mlx] [--rounds N] [--quick] [--json FILE]`. A second process in
 the same engine environment drives the same engine code directly (`benchmarks/parts/bare_engine.py`), with what the
 runner was started with. Both get the same prompts in turn: one alone, and eight that come 20 ms apart, so that both
-meet the same steps of the engine. Neither works while the other is measured.
+meet the same steps of the engine. Neither works while the other is measured. Every round starts both anew: two
+processes with the same code were seen to differ by 4 % in the CPU of a step for as long as they ran, which is about
+what is to be measured.
 
 Prints milliseconds to the first token of both and the difference, and CPU per token: of the bare loop, of the runner,
 and of runner and daemon together, less what they use while nobody asks. Differences and ratios are medians of the
@@ -33,6 +35,7 @@ APART_SECONDS = 0.02
 """Between the beginnings of requests that run together. At once they would come to the bare loop in one step and to the
 endpoint one after the other, and what is compared would be two schedules."""
 WARM_TOKENS = 8
+SIDES = ("endpoint", "bare")
 ADDED_SECONDS_MAX = 0.010
 ADDED_CPU_MAX = 0.05
 
@@ -42,7 +45,6 @@ class Bare:
     """The process with the engine loop."""
 
     process: subprocess.Popen[str]
-    slots: int
     temperature: float
 
     def generate(self, texts: Sequence[str], tokens: int) -> dict[str, Any]:
@@ -54,9 +56,9 @@ class Bare:
 def bare_loop(engine: str, launch: Path, base: Path, cores: Cores, temperature: float) -> Iterator[Bare]:
     base.mkdir()
     with engine_process(engine, "bare_engine.py", str(launch), base) as process:
-        ready = exchange(process, None)
+        exchange(process, None)
         move(process.pid, cores.engine)
-        yield Bare(process, ready["slots"], temperature)
+        yield Bare(process, temperature)
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,15 @@ def figures_of(bursts: Sequence[Burst], tokens: int) -> Round:
     }
 
 
-def rounds_of(server: Server, bare: Bare, streams: int, work: Work, rounds: int) -> dict[str, list[Round]]:
+def round_of(server: Server, bare: Bare, streams: int, work: Work) -> dict[str, Round]:
     tokens = work.tokens
 
-    def ask(side: str, number: int, repeat: int) -> Burst:
-        texts = [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
+    def ask(side: str, _: int, repeat: int) -> Burst:
+        texts = [prompt(work.prompt_tokens, f"{streams} {repeat} {client}") for client in range(streams)]
         return ask_endpoint(server, texts, tokens) if side == "endpoint" else ask_bare(bare, texts, tokens)
 
-    found = every_burst(["endpoint", "bare"], rounds, max(1, work.answers_min // streams), ask)
-    return {side: [figures_of(bursts, tokens) for bursts in own] for side, own in found.items()}
+    found = every_burst(SIDES, 1, max(1, work.answers_min // streams), ask)
+    return {side: figures_of(bursts, tokens) for side, [bursts] in found.items()}
 
 
 def show(streams: int, found: dict[str, list[Round]]) -> None:
@@ -117,21 +119,30 @@ def show(streams: int, found: dict[str, list[Round]]) -> None:
         print(f"{line}   {goal}" if goal else line)
 
 
-def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
-    model = asked.model(engine)
-    with contextlib.ExitStack() as stack:
-        size: Size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS, "temperature": asked.temperature}
-        server = stack.enter_context(ours(model, base / "ours", cores, **size))
+@contextlib.contextmanager
+def both(engine: str, asked: Options, base: Path, cores: Cores) -> Iterator[tuple[Server, Bare]]:
+    """The two sides, started anew and warm."""
+    base.mkdir()
+    size: Size = {"slots": SLOTS, "context_tokens": CONTEXT_TOKENS, "temperature": asked.temperature}
+    with ours(asked.model(engine), base / "ours", cores, **size) as server:
         assert server.launch is not None
-        bare = stack.enter_context(bare_loop(engine, server.launch, base / "bare", cores, asked.temperature))
-        about = f"{model}; the engine has {bare.slots} slots{described(engine)}"
-        print(about, flush=True)
-        work = asked.work(engine)
-        bare.generate([prompt(work.prompt_tokens, f"warm {number}") for number in range(SLOTS)], WARM_TOKENS)
-        figures = {}
-        for streams in LEVELS:
-            figures[streams] = rounds_of(server, bare, streams, work, asked.rounds)
-            show(streams, figures[streams])
+        with bare_loop(engine, server.launch, base / "bare", cores, asked.temperature) as bare:
+            prompt_tokens = asked.work(engine).prompt_tokens
+            bare.generate([prompt(prompt_tokens, f"warm {number}") for number in range(SLOTS)], WARM_TOKENS)
+            yield server, bare
+
+
+def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
+    about = f"{asked.model(engine)}; {SLOTS} slots{described(engine)}"
+    print(about, flush=True)
+    figures: dict[int, dict[str, list[Round]]] = {streams: {side: [] for side in SIDES} for streams in LEVELS}
+    for number in range(asked.rounds):
+        with both(engine, asked, base / str(number), cores) as (server, bare):
+            for streams, found in figures.items():
+                for side, figure in round_of(server, bare, streams, asked.work(engine)).items():
+                    found[side].append(figure)
+    for streams, found in figures.items():
+        show(streams, found)
     keep("path_overhead", about, asked, figures)
 
 

@@ -26,7 +26,7 @@ def main(root: str, launch_file: str) -> None:
     engine = made(launch_file)
     engine.load(lambda share: None)
     engine.warm_up(lambda: None)
-    print(json.dumps({"version": engine.version, "slots": engine.slots}), file=out)
+    print(json.dumps({"version": engine.version}), file=out)
     for number, line in enumerate(sys.stdin):
         order = json.loads(line)
         print(json.dumps(generated(engine, number, **order)), file=out)
