@@ -11,9 +11,6 @@ from dataclasses import replace
 from skulk.core.domain import LastWords, Link, RunnerFacts, RunnerReport
 from skulk.core.wire.runner import Heartbeat, Hello, Report
 
-PROGRESS_SECONDS = 0.1
-"""How exactly the last step is known: deadlines are seconds, and a copy for every token is not free."""
-
 
 def after_hello(facts: RunnerFacts, hello: Hello, now: float) -> RunnerFacts:
     facts = after_phase(facts, hello.phase, now)
@@ -43,13 +40,6 @@ def after_report(facts: RunnerFacts, report: Report, now: float) -> RunnerFacts:
     if report.code is not None:
         facts = replace(facts, last_words=LastWords(None, report.code, report.detail))
     return facts
-
-
-def after_step(facts: RunnerFacts, now: float) -> RunnerFacts:
-    # `steps` stays the runner's own counter, which the next heartbeat brings.
-    if now - facts.last_progress_at < PROGRESS_SECONDS:
-        return facts
-    return replace(facts, last_progress_at=now)
 
 
 def after_count(facts: RunnerFacts, running: int, waiting: int, now: float) -> RunnerFacts:

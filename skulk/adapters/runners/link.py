@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from skulk.adapters.runners.connection import Connection, Mute
-from skulk.adapters.runners.facts import after_count, after_heartbeat, after_hello, after_report, after_step
+from skulk.adapters.runners.facts import after_count, after_heartbeat, after_hello, after_report
 from skulk.adapters.runners.last_words import last_words
 from skulk.adapters.runners.oom import OomWatch
 from skulk.adapters.runners.places import Place
@@ -347,7 +347,7 @@ class RunnerLink:
     def _take(self, message: AnyMessage) -> None:
         match message:
             case Step():
-                self.facts = after_step(self.facts, self._clock())
+                # That it made progress is for the next heartbeat to say: nobody waits for less than seconds.
                 for request, tokens in message.entries:
                     if (stream := self._streams.get(request)) is not None:
                         stream.on_tokens(tokens)

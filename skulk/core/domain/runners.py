@@ -90,7 +90,7 @@ class RunnerFacts:
     report_since: float = 0.0
     last_heartbeat_at: float = 0.0
     last_progress_at: float = 0.0
-    """Last step or warm-up progress."""
+    """Last step or warm-up progress, as of the last heartbeat or report."""
     running: int = 0
     waiting: int = 0
     steps: int = 0
