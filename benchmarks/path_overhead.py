@@ -25,7 +25,7 @@ from parts.cores import Cores, move
 from parts.figures import median, ms, percentile, row
 from parts.processes import engine_process, exchange
 from parts.prompts import prompt
-from parts.report import Options, Round, Work, each_engine, every_burst, judged, keep, medians, options, ratios
+from parts.report import Options, Round, Work, each_engine, every_burst, in_turn, judged, keep, medians, options, ratios
 from parts.servers import Server, Size, ask_all, described, ours
 
 SLOTS = 8
@@ -92,14 +92,14 @@ def figures_of(bursts: Sequence[Burst], tokens: int) -> Round:
     }
 
 
-def round_of(server: Server, bare: Bare, streams: int, work: Work) -> dict[str, Round]:
+def round_of(server: Server, bare: Bare, streams: int, work: Work, number: int) -> dict[str, Round]:
     tokens = work.tokens
 
     def ask(side: str, _: int, repeat: int) -> Burst:
-        texts = [prompt(work.prompt_tokens, f"{streams} {repeat} {client}") for client in range(streams)]
+        texts = [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
         return ask_endpoint(server, texts, tokens) if side == "endpoint" else ask_bare(bare, texts, tokens)
 
-    found = every_burst(SIDES, 1, max(1, work.answers_min // streams), ask)
+    found = every_burst(in_turn(SIDES, number), 1, max(1, work.answers_min // streams), ask)
     return {side: figures_of(bursts, tokens) for side, [bursts] in found.items()}
 
 
@@ -139,7 +139,7 @@ def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
     for number in range(asked.rounds):
         with both(engine, asked, base / str(number), cores) as (server, bare):
             for streams, found in figures.items():
-                for side, figure in round_of(server, bare, streams, asked.work(engine)).items():
+                for side, figure in round_of(server, bare, streams, asked.work(engine), number).items():
                     found[side].append(figure)
     for streams, found in figures.items():
         show(streams, found)
