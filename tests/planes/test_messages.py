@@ -112,6 +112,23 @@ def test_an_error_of_a_newer_version_is_still_an_error():
     assert (type(back), back.code, back.status) == (RequestError, REQ_INTERNAL, 502)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        {"ids": []},
+        {"n": 1, "ids": [True]},
+        {"n": 1, "ids": [], "finish": "tired"},
+        {"n": 1, "ids": [], "data": "?"},
+    ],
+    ids=str,
+)
+def test_tokens_of_a_wrong_shape_are_a_message_error(wrong: object):
+    data = json.dumps({"e": [{"s": "s", "#": 1, "t": wrong}]}).encode()
+    with pytest.raises(MessageError):
+        messages.decode_frames(data)
+
+
 @pytest.mark.parametrize("decode", DECODERS)
 @given(st.one_of(st.binary(max_size=60), st.sampled_from([b"{}", b"[]", b"null", b'{"e":[{}]}', b"[" * 100_000])))
 def test_garbage_is_a_message_error(decode: Callable[[bytes], Any], data: bytes):

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 COUNT_MAX = 2**63 - 1
 """Nothing that is counted comes near; more does not fit other readers of JSON and breaks arithmetic with floats."""
 _HALF_A_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -36,6 +38,19 @@ def parse(data: bytes, bytes_max: int) -> Fields:
 def dump(obj: object) -> bytes:
     """Canonical JSON: equal objects give equal bytes. Half a character (a file's name in a message) becomes `?`."""
     return json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def compact(obj: object) -> bytes:
+    """JSON for a peer of our own, which reads it with `peers_json`. Raises ValueError for a number that is none.
+
+    A lone surrogate cannot be UTF-8; the dialects escape it long before, but it must never break a message.
+    """
+    return _COMPACT.encode(obj).encode("utf-8", "surrogatepass")
+
+
+def peers_json(data: bytes) -> Fields:
+    """The object in a message of such a peer. Raises ValueError, TypeError or RecursionError."""
+    return Fields(json.loads(data.decode("utf-8", "surrogatepass")))
 
 
 def _finite(literal: str) -> float:

@@ -15,7 +15,7 @@ from skulk.core.domain.ids import BootId, PlacementUid
 from skulk.core.domain.planes import Life
 from skulk.core.domain.requests import Accepted, GenerationRequest, Tokens
 from skulk.core.errors import CODES, REQ_INTERNAL, RequestError, RetriableRefusal
-from skulk.core.wire.fields import Fields
+from skulk.core.wire.fields import Fields, peers_json
 from skulk.core.wire.requests import (
     accepted_from_json,
     accepted_to_json,
@@ -254,6 +254,6 @@ def _dump(obj: object) -> bytes:
 
 def _read(data: bytes, read: Callable[[Fields], T]) -> T:
     try:
-        return read(Fields(json.loads(data.decode("utf-8", "surrogatepass"))))
+        return read(peers_json(data))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MessageError(f"not a message of the planes: {error}") from error

@@ -21,14 +21,13 @@ This module does no I/O; engine processes import it, so it needs the standard li
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from skulk.core.domain.ids import BootId, NodeName, RequestId
 from skulk.core.domain.requests import Accepted, GenerationRequest, Owner, RunnerRefusal, Tokens
-from skulk.core.wire.fields import Fields
+from skulk.core.wire.fields import Fields, compact, peers_json
 from skulk.core.wire.requests import (
     accepted_from_json,
     accepted_to_json,
@@ -169,8 +168,6 @@ class Unknown:
     type: str
 
 
-_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
 ToRunner = Attach | Generate | Cancel | Ack | Drain | Stop | Describe | Unknown
 _InJson = Hello | Report | Heartbeat | AcceptedFrame | RefusedFrame | Flight | Unknown
 FromRunner = _InJson | Step
@@ -180,11 +177,7 @@ AnyMessage = ToRunner | FromRunner
 def encode(message: AnyMessage) -> bytes:
     """One message as bytes. Raises WireError above FRAME_BYTES_MAX, or for values that are no JSON (NaN)."""
     try:
-        if isinstance(message, Step):
-            data = _STEP + pack(message.entries)
-        else:
-            # A lone surrogate cannot be UTF-8; it is escaped by the dialect long before, but must never break framing.
-            data = _JSON.encode(_to_json(message)).encode("utf-8", "surrogatepass")
+        data = _STEP + pack(message.entries) if isinstance(message, Step) else compact(_to_json(message))
     except (ValueError, TypeError, RecursionError, struct.error) as error:
         raise WireError(f"a {type(message).__name__} cannot be written: {error}") from error
     if len(data) > FRAME_BYTES_MAX:
@@ -220,8 +213,7 @@ def decode(data: bytes) -> AnyMessage:
     try:
         if data[:1] == _STEP:
             return Step(unpack(data, 1))
-        obj = json.loads(data.decode("utf-8", "surrogatepass"))
-        return _from_json(Fields(obj))
+        return _from_json(peers_json(data))
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
         # RecursionError: a body of nothing but brackets; OverflowError: an integer too large for a float.
         raise WireError(f"not a message: {error}") from error
