@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from skulk.core import errors
 from skulk.core.domain import Access
+from skulk.node.http_protocol import HttpProtocol
 
 _log = structlog.get_logger(component="gateway")
 
@@ -75,7 +76,13 @@ class Listener:
         self._at = LOOPBACK if not is_loopback(host) else host
         self._sockets = [bind(self._at, port)]
         config = uvicorn.Config(
-            app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_keep_alive=75
+            app,
+            http=HttpProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None

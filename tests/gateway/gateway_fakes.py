@@ -1,4 +1,4 @@
-"""An in-memory `Serving` whose generations are scripted, and a real uvicorn on a free port in front of it."""
+"""An in-memory `Serving` whose generations are scripted, and a gateway over it, with our protocol, on a free port."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from skulk.core.domain import (
 from skulk.core.errors import REQ_NOT_FOUND, RequestError
 from skulk.core.ports import TakeTokens
 from skulk.gateway import GatewaySettings, create_app
+from skulk.node.http_protocol import HttpProtocol
 
 DEADLINE_SECONDS = 20.0
 """For what must happen; a failing test waits so long, a passing one never."""
@@ -265,7 +266,12 @@ class Listener:
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            self.app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
+            self.app,
+            http=HttpProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)

@@ -1,9 +1,12 @@
 """Garbage in: each kind is refused with its status, names the field or position, and hurts nobody else."""
 
+import contextlib
 import json
 
 import pytest
 from gateway_fakes import Gate, says_then_waits
+
+from skulk.node.http_protocol import HEAD_BYTES_MAX
 
 QUESTION = [{"role": "user", "content": "hi"}]
 PATH = "/v1/chat/completions"
@@ -112,6 +115,78 @@ def test_bytes_that_are_no_http_are_refused_and_others_go_on(serving, gateway):
         assert read_to_end(sock).startswith(b"HTTP/1.1 400")
         gate.open()
         assert next(stream).choices[0].finish_reason == "stop"
+
+
+def test_a_body_in_bad_chunks_is_refused(gateway):
+    with gateway.connect() as sock:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        sock.sendall(head + b"2\r\n{}\r\nno size\r\n")
+        assert read_to_end(sock).startswith(b"HTTP/1.1 400")
+
+
+def endless(first, piece):
+    """More bytes than any head may have, sent until the other side is fed up."""
+    yield first
+    for _ in range(16 * MIB // len(piece)):
+        yield piece
+
+
+TRAILERS = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (b"GET /", b"x" * 4096),
+        (b"GET / HTTP/1.1\r\nX-Long: ", b"x" * 4096),
+        (b"GET / HTTP/1.1\r\n", b"X-Many: 1\r\n" * 400),
+        (TRAILERS.encode(), b"X-Many: 1\r\n" * 400),
+        (TRAILERS.encode() + b"X-Long: ", b"x" * 4096),
+    ],
+    ids=["line", "header", "headers", "trailers", "trailer"],
+)
+def test_a_head_without_an_end_is_431(gateway, first, piece):
+    with gateway.connect() as sock:
+        with contextlib.suppress(ConnectionError):
+            for data in endless(first, piece):
+                sock.sendall(data)
+            raise AssertionError("all of it was taken")
+        # Its answer is here before the connection is: what we went on sending may have cut that off.
+        with contextlib.suppress(ConnectionError):
+            assert read_to_end(sock)[:12] in (b"HTTP/1.1 431", b"")
+
+
+def test_a_head_above_the_limit_is_431(gateway):
+    with gateway.connect() as sock:
+        head = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: "
+        sock.sendall(head.ljust(HEAD_BYTES_MAX + 1, b"x"))
+        text = read_to_end(sock)
+    assert text.startswith(b"HTTP/1.1 431")
+    assert str(HEAD_BYTES_MAX).encode() in text
+
+
+def test_a_large_head_and_many_small_chunks_are_read(gateway):
+    body = json.dumps({"model": "tiny", "messages": QUESTION, "user": "x" * 100_000}).encode()
+    cookies = {"X-Long": "x" * (HEAD_BYTES_MAX - 1024)}
+    with gateway.http() as http:
+        reply = http.post(PATH, content=(body[at : at + 4] for at in range(0, len(body), 4)), headers=cookies)
+    assert reply.status_code == 200
+
+
+def test_a_head_without_an_end_behind_a_request_does_not_spoil_its_answer(serving, gateway):
+    gate = Gate()
+    serving.script = says_then_waits("a", gate=gate)
+    body = json.dumps({"model": "tiny", "messages": QUESTION, "stream": True}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with gateway.connect() as sock:
+        sock.sendall(head + body)
+        text = sock.recv(1 << 16)
+        sock.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 2 * HEAD_BYTES_MAX)
+        gate.open()
+        text += read_to_end(sock)
+    assert text.startswith(b"HTTP/1.1 200")
+    assert b"[DONE]" in text
+    assert b"431" not in text
 
 
 def test_unknown_routes_and_methods_have_the_same_envelope(gateway):
