@@ -8,18 +8,20 @@ processes with the same code were seen to differ by 4 % in the CPU of a step for
 what is to be measured.
 
 Prints milliseconds to the first token of both and the difference, and CPU per token: of the bare loop, of the runner,
-and of runner and daemon together, less what they use while nobody asks. Differences and ratios are medians of the
-rounds' own.
+and of runner and daemon together, less what they use while nobody asks. That is taken while the bare loop works, of the
+same processes, seconds apart: what an idle process uses is not the same from one minute to the next. Differences and
+ratios are medians of the rounds' own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from parts.cores import Cores, move
 from parts.figures import median, ms, percentile, row
@@ -34,8 +36,13 @@ LEVELS = (1, 8)
 APART_SECONDS = 0.02
 """Between the beginnings of requests that run together. At once they would come to the bare loop in one step and to the
 endpoint one after the other, and what is compared would be two schedules."""
+SETTLE_SECONDS = 0.5
+"""After a burst, until what its end makes the daemon do is done: that is the burst's too."""
+BURSTS_MIN = 3
+"""Per round. Who misses a step of the engine waits for the next one: a single burst says little of the first token."""
 WARM_TOKENS = 8
 SIDES = ("endpoint", "bare")
+Given = TypeVar("Given")
 ADDED_SECONDS_MAX = 0.010
 ADDED_CPU_MAX = 0.05
 
@@ -62,33 +69,62 @@ def bare_loop(engine: str, launch: Path, base: Path, cores: Cores, temperature: 
 
 
 @dataclass(frozen=True)
+class Use:
+    """CPU seconds of the endpoint's processes, and in how many seconds."""
+
+    runner: float = 0.0
+    gateway: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Use) -> Use:
+        return Use(self.runner + other.runner, self.gateway + other.gateway, self.seconds + other.seconds)
+
+    def beyond(self, idle: Use) -> Use:
+        """Less what they use in that time while nobody asks."""
+        share = self.seconds / idle.seconds
+        return Use(self.runner - share * idle.runner, self.gateway - share * idle.gateway, self.seconds)
+
+
+@dataclass(frozen=True)
 class Burst:
-    """What some requests that ran together gave: seconds to each first token, CPU seconds altogether."""
+    """What some requests that ran together gave: seconds to each first token, what the endpoint used meanwhile, and
+    CPU seconds of the bare loop where it was asked."""
 
     first: Sequence[float]
-    cpu: float
-    runner: float
+    use: Use
+    bare: float = 0.0
 
 
 def ask_endpoint(server: Server, texts: Sequence[str], tokens: int) -> Burst:
-    got = ask_all(server, texts, tokens, apart_seconds=APART_SECONDS)
-    return Burst([answer.first_seconds for answer in got.answers], got.engine + got.gateway, got.engine)
+    def asked() -> Sequence[float]:
+        answers = ask_all(server, texts, tokens, apart_seconds=APART_SECONDS).answers
+        time.sleep(SETTLE_SECONDS)
+        return [answer.first_seconds for answer in answers]
+
+    return Burst(*during(server, asked))
 
 
-def ask_bare(bare: Bare, texts: Sequence[str], tokens: int) -> Burst:
-    answer = bare.generate(texts, tokens)
+def ask_bare(server: Server, bare: Bare, texts: Sequence[str], tokens: int) -> Burst:
+    answer, use = during(server, lambda: bare.generate(texts, tokens))
     if answer["tokens"] != tokens * len(texts):
         raise RuntimeError(f"the bare engine generated {answer['tokens']} tokens, not {tokens * len(texts)}")
-    return Burst(answer["first"], answer["cpu"], answer["cpu"])
+    return Burst(answer["first"], use, answer["cpu"])
 
 
-def figures_of(bursts: Sequence[Burst], tokens: int) -> Round:
-    first = [seconds for burst in bursts for seconds in burst.first]
+def during(server: Server, act: Callable[[], Given]) -> tuple[Given, Use]:
+    """What `act` returns, and what the endpoint used meanwhile."""
+    before, began = server.spent(), time.monotonic()
+    given = act()
+    after = server.spent()
+    return given, Use(after.engine - before.engine, after.gateway - before.gateway, time.monotonic() - began)
+
+
+def figures_of(first: Sequence[float], tokens: int, runner: float, gateway: float) -> Round:
     return {
         "first token p50": percentile(first, 0.5),
         "first token p95": percentile(first, 0.95),
-        "CPU per token, runner": sum(burst.runner for burst in bursts) / (tokens * len(first)),
-        "CPU per token": sum(burst.cpu for burst in bursts) / (tokens * len(first)),
+        "CPU per token, runner": runner / (tokens * len(first)),
+        "CPU per token": (runner + gateway) / (tokens * len(first)),
     }
 
 
@@ -97,10 +133,20 @@ def round_of(server: Server, bare: Bare, streams: int, work: Work, number: int) 
 
     def ask(side: str, _: int, repeat: int) -> Burst:
         texts = [prompt(work.prompt_tokens, f"{streams} {number} {repeat} {client}") for client in range(streams)]
-        return ask_endpoint(server, texts, tokens) if side == "endpoint" else ask_bare(bare, texts, tokens)
+        return ask_endpoint(server, texts, tokens) if side == "endpoint" else ask_bare(server, bare, texts, tokens)
 
-    found = every_burst(in_turn(SIDES, number), 1, max(1, work.answers_min // streams), ask)
-    return {side: figures_of(bursts, tokens) for side, [bursts] in found.items()}
+    found = every_burst(in_turn(SIDES, number), 1, max(BURSTS_MIN, work.answers_min // streams), ask)
+    [endpoint], [loop] = found["endpoint"], found["bare"]
+    idle = sum((burst.use for burst in loop), Use())
+    use = sum((burst.use for burst in endpoint), Use()).beyond(idle)
+    return {
+        "endpoint": figures_of(firsts(endpoint), tokens, use.runner, use.gateway),
+        "bare": figures_of(firsts(loop), tokens, sum(burst.bare for burst in loop), 0.0),
+    }
+
+
+def firsts(bursts: Sequence[Burst]) -> Sequence[float]:
+    return [seconds for burst in bursts for seconds in burst.first]
 
 
 def show(streams: int, found: dict[str, list[Round]]) -> None:
@@ -129,7 +175,7 @@ def both(engine: str, asked: Options, base: Path, cores: Cores) -> Iterator[tupl
         with bare_loop(engine, server.launch, base / "bare", cores, asked.temperature) as bare:
             prompt_tokens = asked.work(engine).prompt_tokens
             bare.generate([prompt(prompt_tokens, f"warm {number}") for number in range(SLOTS)], WARM_TOKENS)
-            yield server, bare
+            yield replace(server, idle={}), bare
 
 
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:
