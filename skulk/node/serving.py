@@ -181,16 +181,17 @@ class NodeServing:
         return model
 
     def _fresh(self, model: ServedModel) -> ServedModel:
-        """The model with the load this node knows itself to have caused since the last heartbeat."""
-        routes = tuple(
-            replace(
-                r,
-                running=max(r.running, min(self._sent[r.uid], r.concurrency)),
-                waiting=max(r.waiting, self._sent[r.uid] - r.concurrency),
-            )
-            for r in model.routes
-        )
-        return replace(model, routes=routes)
+        """The model with the load of this moment as far as this node knows it: all of a placement here, because other
+        nodes' requests pass through here too; of others at least what it caused itself."""
+
+        def fresh(r: Route) -> Route:
+            sent = self._sent[r.uid]
+            running, waiting = min(sent, r.concurrency), max(0, sent - r.concurrency)
+            if r.node != self._owner.node:
+                running, waiting = max(r.running, running), max(r.waiting, waiting)
+            return replace(r, running=running, waiting=waiting)
+
+        return replace(model, routes=tuple(map(fresh, model.routes)))
 
     async def _send(self, chosen: Route, request: GenerationRequest) -> Generation:
         self._sent[chosen.uid] += 1

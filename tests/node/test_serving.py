@@ -68,14 +68,22 @@ class Replicas:
             raise error
         return Taken(uid)
 
+    async def submit(self, node: NodeName, uid: PlacementUid, request: GenerationRequest) -> Any:
+        return await self.generate(uid, request, HERE)
+
 
 def line(uid: str, **changes: Any) -> Route:
     base = Route(PlacementUid(uid), DeploymentName("chat"), NodeName("here"), True, 0, 0, 1, 4096, ContentHash("c"))
     return replace(base, **changes)
 
 
+def loaded(uid: str, **changes: Any) -> Route:
+    """On another node, whose word for its load is taken."""
+    return line(uid, node=NodeName("there"), **changes)
+
+
 def full(uid: str) -> Route:
-    return line(uid, running=1, waiting=3, queue_max=3)
+    return loaded(uid, running=1, waiting=3, queue_max=3)
 
 
 def request(tenant: str = "", deadline_seconds: float = 600.0) -> GenerationRequest:
@@ -89,6 +97,11 @@ def request(tenant: str = "", deadline_seconds: float = 600.0) -> GenerationRequ
     )
 
 
+def serving_of(replicas: Replicas) -> NodeServing:
+    plane: Any = replicas
+    return NodeServing(HERE, plane, plane, VirtualClock(), reset=lambda *_: 0, beat_age=lambda: 0.0, data=lambda: plane)
+
+
 def sent(
     replicas: Replicas,
     *routes: Route,
@@ -99,7 +112,7 @@ def sent(
     then on."""
 
     async def main() -> tuple[str | RequestError, float]:
-        serving = NodeServing(HERE, replicas, None, VirtualClock(), reset=lambda *_: 0, beat_age=lambda: 0.0)  # type: ignore[arg-type]
+        serving = serving_of(replicas)
 
         def publish(*now: Route) -> None:
             model = ServedModel(CARD, (DeploymentName("chat"),), ("fox",), now)
@@ -169,9 +182,35 @@ def test_a_tenant_that_every_full_queue_refuses_is_told_so_at_once() -> None:
     assert replicas.asked == ["a", "b"]
 
 
+def test_what_the_last_look_saw_of_a_queue_here_does_not_count() -> None:
+    """Everything that waits here came through this node, which knows better."""
+    emptied = line("a", running=1, waiting=3, queue_max=3)
+    assert sent(Replicas(), emptied) == ("a", 0)
+    assert refused(sent(Replicas(), full("a"))) == (errors.REQ_QUEUE_FULL, 0)
+
+
+def test_what_was_sent_here_counts_before_anybody_looked() -> None:
+    async def main() -> list[str]:
+        replicas = Replicas(a=[(60.0, None)] * 2, b=[(60.0, None)] * 2)
+        serving = serving_of(replicas)
+        routes = line("a", queue_max=1), line("b", queue_max=1)
+        model = ServedModel(CARD, (DeploymentName("chat"),), ("fox",), routes)
+        serving.publish(FleetView(1, HERE.node, "0", models=(model,)))
+        asked = [asyncio.ensure_future(serving.submit(request())) for _ in range(4)]
+        await asyncio.sleep(1.0)
+        with pytest.raises(RequestError) as caught:
+            await serving.submit(request())
+        assert caught.value.code is errors.REQ_QUEUE_FULL
+        for task in asked:
+            task.cancel()
+        return sorted(replicas.asked)
+
+    assert run(main()) == ["a", "a", "b", "b"]
+
+
 @pytest.mark.parametrize("make", [full, line])
 def test_a_replica_with_room_comes_first(make: Callable[[str], Route]) -> None:
     replicas = Replicas()
-    assert sent(replicas, make("a"), line("b", running=1, waiting=2), asked=request("ada"))[0] == (
+    assert sent(replicas, make("a"), loaded("b", running=1, waiting=2), asked=request("ada"))[0] == (
         "b" if make is full else "a"
     )

@@ -80,9 +80,9 @@ COLLECT_SECONDS_MAX = 1.0
 """The kernel reports a child's exit code a moment after it released the lock."""
 UNSENT_BYTES_MAX = FRAME_BYTES_MAX
 """A runner that leaves this much unread is frozen: no further request is put in front of it."""
-LOAD_SECONDS = 0.25
+LOAD_SECONDS = 1.0
 """How late a change of load wakes anybody. Each request changes it several times, and a look at everything takes
-milliseconds, in which no token would be passed on. Who routes counts what it sends itself."""
+milliseconds, in which no token would be passed on. Who routes knows the load of its own runners without it."""
 
 
 class RunnerLink:
