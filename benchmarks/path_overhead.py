@@ -19,7 +19,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -175,7 +175,7 @@ def both(engine: str, asked: Options, base: Path, cores: Cores) -> Iterator[tupl
         with bare_loop(engine, server.launch, base / "bare", cores, asked.temperature) as bare:
             prompt_tokens = asked.work(engine).prompt_tokens
             bare.generate([prompt(prompt_tokens, f"warm {number}") for number in range(SLOTS)], WARM_TOKENS)
-            yield replace(server, idle={}), bare
+            yield server, bare
 
 
 def measure(engine: str, asked: Options, base: Path, cores: Cores) -> None:

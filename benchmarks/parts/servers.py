@@ -13,9 +13,8 @@ import http.client
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -39,7 +38,6 @@ OPENBLAS = (
 PEERS = {"llama_cpp": "llama-server", "mlx": "mlx_lm.server"}
 NAME = "bench"
 WARM_TOKENS = 16
-IDLE_SECONDS = 5.0
 POLL_SECONDS = 5.0
 END_SECONDS = 10.0
 COMPUTING_SHARE = 0.02
@@ -57,7 +55,7 @@ class Size(TypedDict):
 
 @dataclass(frozen=True)
 class Spent:
-    """CPU seconds since the start, idling not counted."""
+    """CPU seconds since the start, with what they do while nobody asks."""
 
     engine: float
     gateway: float
@@ -73,8 +71,6 @@ class Server:
     temperature: float
     engine: int
     gateway: int | None = None
-    idle: Mapping[int, float] = field(default_factory=dict)
-    """CPU seconds per second while nobody asks."""
     launch: Path | None = None
     """What our runner was started with."""
 
@@ -82,10 +78,7 @@ class Server:
         return chat(self.model, text, tokens, system=system, temperature=self.temperature)
 
     def spent(self) -> Spent:
-        def of(pid: int | None) -> float:
-            return 0.0 if pid is None else cpu_seconds(pid) - self.idle.get(pid, 0.0) * time.monotonic()
-
-        return Spent(of(self.engine), of(self.gateway))
+        return Spent(cpu_seconds(self.engine), 0.0 if self.gateway is None else cpu_seconds(self.gateway))
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,7 @@ def ours(
         computing = {thread for thread, seconds in spent.items() if seconds >= least and thread != pid}
         move(pid, cores.engine, lambda thread: thread in computing)
         move(pid, cores.front, lambda thread: thread not in computing)
-        yield Server(**{**vars(server), "idle": idle_shares(pid, node.daemon.pid)})
+        yield server
 
 
 @contextlib.contextmanager
@@ -219,7 +212,7 @@ def peer(
         until(lambda: _healthy(process, port), f"{server.name} answers", context=(base / "log").read_text)
         warm(server, slots)
         move(process.pid, cores.engine, lambda thread: computes(thread, process.pid))
-        yield Server(**{**vars(server), "idle": idle_shares(process.pid)})
+        yield server
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -239,13 +232,6 @@ def warm(server: Server, slots: int) -> None:
                 assert answer.events
 
     asyncio.run(work())
-
-
-def idle_shares(*pids: int) -> dict[int, float]:
-    """CPU seconds per second of these processes while nobody asks anything."""
-    before = [cpu_seconds(pid) for pid in pids]
-    time.sleep(IDLE_SECONDS)
-    return {pid: (cpu_seconds(pid) - then) / IDLE_SECONDS for pid, then in zip(pids, before, strict=True)}
 
 
 def _healthy(process: subprocess.Popen[bytes], port: int) -> bool:
