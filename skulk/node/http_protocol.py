@@ -31,8 +31,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._piece = len(data)
         self._outside_body += len(data)
         super().data_received(data)
-        if self._outside_body > HEAD_BYTES_MAX and not self._unreadable:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {HEAD_BYTES_MAX} bytes of headers")
+        if self._outside_body > HEAD_BYTES_MAX:
+            self._refuse_head()
 
     def send_400_response(self, msg: str) -> None:
         """Called for what is no HTTP."""
@@ -43,6 +43,14 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._outside_body = self._piece
+
+    def on_headers_complete(self) -> None:
+        # A whole head may come in one piece, together with a body.
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX:
+            self._refuse_head()
+            raise ValueError("the head is too large")  # no more of this piece is parsed
+        self._outside_body = 0
+        super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
         # The framing of many small chunks is no head; endless trailers follow the last one.
@@ -55,7 +63,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     # --- small parts ----------------------------------------------------------------------------------------
 
+    def _refuse_head(self) -> None:
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {HEAD_BYTES_MAX} bytes of headers")
+
     def _refuse(self, status: HTTPStatus, message: str) -> None:
+        """The first reason counts."""
+        if self._unreadable:
+            return
         self._unreadable = True
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering and not self.cycle.more_body:

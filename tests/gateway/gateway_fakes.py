@@ -286,6 +286,10 @@ class Listener:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), DEADLINE_SECONDS)
 
+    def reads_no_more(self) -> bool:
+        """It has given up on what a client sends."""
+        return any(getattr(connection, "_unreadable", False) for connection in self._server.server_state.connections)
+
     def close(self) -> None:
         self._server.should_exit = True
         self._thread.join(DEADLINE_SECONDS)
