@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
 
 from skulk.core.domain import LastWords, Launch
 from skulk.core.errors import RUN_PROTOCOL, ErrorCode
@@ -99,8 +98,8 @@ class Connection(asyncio.Protocol):
     # --- called by the event loop ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not by isinstance: a loop's own transports need not be heirs of it.
-        self._transport = cast(asyncio.Transport, transport)
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         try:
