@@ -30,14 +30,16 @@ from parts.prompts import prompt
 from parts.report import Options, Round, Work, each_engine, every_burst, in_turn, judged, keep, medians, options, ratios
 from parts.servers import Server, Size, ask_all, described, ours
 
+from skulk.adapters.runners.link import LOAD_SECONDS
+
 SLOTS = 8
 CONTEXT_TOKENS = 1024
 LEVELS = (1, 8)
 APART_SECONDS = 0.02
 """Between the beginnings of requests that run together. At once they would come to the bare loop in one step and to the
 endpoint one after the other, and what is compared would be two schedules."""
-SETTLE_SECONDS = 0.5
-"""After a burst, until what its end makes the daemon do is done: that is the burst's too."""
+SETTLE_SECONDS = LOAD_SECONDS + 0.25
+"""After a burst, until the daemon has looked at what its end changed: that is the burst's too."""
 BURSTS_MIN = 3
 """Per round. Who misses a step of the engine waits for the next one: a single burst says little of the first token."""
 WARM_TOKENS = 8
