@@ -135,7 +135,10 @@ class Fleet:
         nodes = [self.nodes[name] for name in names] or self.running()
 
         def whole() -> bool:
-            seen = [fleet_status(node) for node in nodes]
+            fleets = [node.items("fleet") for node in nodes]
+            if not all(fleets):  # one that has just started answers before it has read the source
+                return False
+            seen = [fleet["status"] for (fleet,) in fleets]
             return (
                 len({document(node) for node in nodes}) == 1
                 and len({one["coordinator"] for one in seen}) == 1
@@ -155,7 +158,7 @@ class Fleet:
             try:
                 lines.append(str(fleet_status(node)))
                 lines += [f"{d['name']}: {d['status']}" for d in node.items("deployments")]
-            except (httpx2.HTTPError, AssertionError) as error:
+            except (httpx2.HTTPError, AssertionError, ValueError) as error:
                 lines.append(repr(error))
         return "\n".join(lines)
 
@@ -170,7 +173,7 @@ class Fleet:
 
 
 def fleet_status(node: Node) -> dict[str, Any]:
-    (fleet,) = node.items("fleet")
+    (fleet,) = node.items("fleet")  # ValueError from a node that has not read the source yet
     return dict(fleet["status"])
 
 
