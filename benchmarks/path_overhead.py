@@ -99,7 +99,7 @@ class Burst:
 
 def ask_endpoint(server: Server, texts: Sequence[str], tokens: int) -> Burst:
     def asked() -> Sequence[float]:
-        answers = ask_all(server, texts, tokens, apart_seconds=APART_SECONDS).answers
+        answers = ask_all(server, texts, tokens, apart_seconds=APART_SECONDS, first_only=True).answers
         time.sleep(SETTLE_SECONDS)
         return [answer.first_seconds for answer in answers]
 

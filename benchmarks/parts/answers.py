@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 from parts.sse import StreamFailed
 
 CHAT = "/v1/chat/completions"
-READ_BYTES = 1 << 18
 SILENCE_SECONDS_MAX = 300.0
 """Without a byte for so long a stream hangs. Long prompts of many clients take minutes on one core."""
+COLLECTED_BYTES = 1 << 18
+"""More than the answers have whose rest is collected."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ class Running:
     seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when `wanted` events were here."""
     wanted: int = 0
+    collects: bool = False
+    """What comes after `wanted` events is left to the system until the end: the client sleeps, like one on a machine of
+    its own."""
     events: int = 0
 
     def took(self, when: float, data: bytes) -> None:
@@ -123,27 +128,33 @@ async def ask(
 ) -> Answer:
     """Stream one answer from 127.0.0.1; `together`: send only so long after all others are connected too."""
     running = running if running is not None else Running()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    loop = asyncio.get_running_loop()
+    transport, reading = await loop.create_connection(lambda: _Reading(running), "127.0.0.1", port)
     try:
         if together is not None:
             await together.wait()
             await asyncio.sleep(after_seconds)
         head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         sent = time.perf_counter()
-        writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
-        while data := await asyncio.wait_for(reader.read(READ_BYTES), SILENCE_SECONDS_MAX):
-            running.took(time.perf_counter(), data)
+        transport.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        await reading.end()
     finally:
-        writer.close()
+        transport.abort()
     return Answer(sent, running.reads)
 
 
-async def burst(port: int, bodies: Sequence[bytes], *, apart_seconds: float = 0.0) -> list[Answer]:
-    """One client for each body. All begin at once, or that far apart."""
+async def burst(
+    port: int, bodies: Sequence[bytes], *, apart_seconds: float = 0.0, first_only: bool = False
+) -> list[Answer]:
+    """One client for each body. All begin at once, or that far apart. `first_only`: when the first event came is all
+    that is asked of the times."""
     together = asyncio.Barrier(len(bodies))
-    return await asyncio.gather(
-        *(ask(port, body, together=together, after_seconds=place * apart_seconds) for place, body in enumerate(bodies))
-    )
+
+    def one(place: int, body: bytes) -> Coroutine[Any, Any, Answer]:
+        running = Running(wanted=1, collects=first_only)
+        return ask(port, body, together=together, after_seconds=place * apart_seconds, running=running)
+
+    return await asyncio.gather(*(one(place, body) for place, body in enumerate(bodies)))
 
 
 def check(answers: Sequence[Answer], tokens: int) -> None:
@@ -156,6 +167,43 @@ def check(answers: Sequence[Answer], tokens: int) -> None:
 def _text(choice: dict[str, Any]) -> str:
     delta = choice.get("delta") or {}
     return delta.get("content") or delta.get("reasoning_content") or ""
+
+
+class _Reading(asyncio.Protocol):
+    """Keeps what comes, and does nothing else for it: the client is on the core of our gateway, and what it does
+    between two tokens throws out of the caches what the gateway needs for the next one."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._transport: asyncio.BaseTransport
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._running.took(time.perf_counter(), data)
+        if self._running.collects and self._running.seen.is_set():
+            here = self._transport.get_extra_info("socket")
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, COLLECTED_BYTES)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._ended.done():
+            return
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
+
+    async def end(self) -> None:
+        """Wait until the server has closed the connection. Raises OSError when it broke, TimeoutError after so long a
+        silence that the stream hangs."""
+        while not self._ended.done():
+            before = len(self._running.reads)
+            await asyncio.wait({self._ended}, timeout=SILENCE_SECONDS_MAX)
+            if not self._ended.done() and len(self._running.reads) == before:
+                raise TimeoutError(f"nothing came for {SILENCE_SECONDS_MAX:g} s")
+        self._ended.result()
 
 
 class _Body:

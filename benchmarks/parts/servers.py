@@ -90,11 +90,13 @@ class Served:
     gateway: float
 
 
-def ask_all(server: Server, texts: Sequence[str], tokens: int, *, apart_seconds: float = 0.0) -> Served:
-    """Each text by a client of its own, all at once or that far apart."""
+def ask_all(
+    server: Server, texts: Sequence[str], tokens: int, *, apart_seconds: float = 0.0, first_only: bool = False
+) -> Served:
+    """Each text by a client of its own, all at once or that far apart. `first_only`: as in `burst`."""
     before = server.spent()
     bodies = [server.body(text, tokens) for text in texts]
-    answers = asyncio.run(burst(server.port, bodies, apart_seconds=apart_seconds))
+    answers = asyncio.run(burst(server.port, bodies, apart_seconds=apart_seconds, first_only=first_only))
     after = server.spent()
     check(answers, tokens)
     return Served(answers, after.engine - before.engine, after.gateway - before.gateway)

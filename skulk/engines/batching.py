@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import Finish, TokenLogprob
@@ -44,8 +44,7 @@ class Wanted(Enum):
     """The index of the highest logit: a device finds it without handing out a vocabulary of numbers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk(Generic[H]):
+class Chunk(NamedTuple, Generic[H]):
     """Tokens to put into one sequence's cache at `start`, …; `wanted` is what their last one leads to."""
 
     handle: H

@@ -21,6 +21,7 @@ class Connection:
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
+        self._transport = writer.transport
         # One of our own: the transport closes its socket when it likes, and the number may be somebody else's then.
         self._socket = writer.get_extra_info("socket").dup()
         self._socket.setblocking(False)
@@ -36,7 +37,7 @@ class Connection:
 
     def can_send_at_once(self) -> bool:
         """Nothing waits to be sent."""
-        return not (self._rest or self._writer.is_closing() or self._writer.transport.get_write_buffer_size())
+        return not (self._rest or self._transport.is_closing() or self._transport.get_write_buffer_size())
 
     def send_at_once(self, message: FromRunner) -> bool:
         """Like `send`, in a thread that is not the event loop's, and after `can_send_at_once`. False: `send_rest` has
@@ -58,10 +59,10 @@ class Connection:
             return
         rest, self._rest = self._rest, b""
         self._writer.write(rest + data)
-        if self._writer.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+        if self._transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             log.warning("the daemon does not read: connection closed")
             self.cut_off = True
-            self._writer.transport.abort()
+            self._transport.abort()
 
     def close(self) -> None:
         self.send_rest()
@@ -70,7 +71,7 @@ class Connection:
 
     async def flush(self, seconds: float) -> None:
         """Wait until everything is sent, at most `seconds`."""
-        self._writer.transport.set_write_buffer_limits(0)
+        self._transport.set_write_buffer_limits(0)
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._writer.drain()

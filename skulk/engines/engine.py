@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import Finish, GenerationRequest, Sampling, TokenLogprob
@@ -54,8 +54,7 @@ class Job:
     """As in `Prompt`; its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Emission:
+class Emission(NamedTuple):
     """What one step gave one sequence: new token ids and their raw bytes. An EOS id is in neither."""
 
     request: RequestId

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from skulk.core.domain.ids import RequestId
 from skulk.core.domain.requests import Accepted, RunnerRefusal
@@ -67,8 +68,7 @@ class Took:
     """Monotonic seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stepped:
+class Stepped(NamedTuple):
     emissions: tuple[Emission, ...]
     at: float
     """Monotonic seconds."""
@@ -194,12 +194,8 @@ class Worker(threading.Thread):
             self._carry_out(self._inbox.get())
             if self._engine.reads_together:
                 self._gather()
-        while True:
-            try:
-                order = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            self._carry_out(order)
+        while not self._inbox.empty():  # only this thread takes from it
+            self._carry_out(self._inbox.get_nowait())
 
     def _gather(self) -> None:
         """Wait for those that come with the first one."""
@@ -293,16 +289,18 @@ class Worker(threading.Thread):
         self._pulse.beat(Activity.STEPPING)
         if emissions:
             self._report(Stepped(emissions, time.monotonic()))
+        failed = bool(emissions)
         for emission in emissions:
+            failed = failed and emission.engine_failed
+            if emission.ids:
+                self._failed_steps = 0
             if emission.request not in self._decoding and emission.finish is None:
                 self._decoding.add(emission.request)
                 self._flight.note(Phase.DECODE_STREAM, request=emission.request)
             if emission.finish is not None:
                 self._flight.note(Phase.COMPLETION, emission.finish.value, emission.request)
                 self._release(emission.request)
-        if any(emission.ids for emission in emissions):
-            self._failed_steps = 0
-        elif emissions and all(emission.engine_failed for emission in emissions):
+        if failed:
             self._count_failure(str(emissions[-1].error))
 
     def _fail_step(self, error: Exception) -> None:

@@ -7,6 +7,7 @@ forgetting it here.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -102,6 +103,7 @@ def _check_same_origin(headers: Mapping[str, str]) -> None:
         raise _cross_origin(origin)
 
 
+@functools.lru_cache(16)
 def is_loopback(name: str) -> bool:
     """`localhost`, a name below it, or a loopback address (IPv6 without brackets)."""
     name = name.lower().rstrip(".")

@@ -38,9 +38,10 @@ def create_app(serving: Serving, settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,
     )
     metrics = Metrics(serving, settings.collectors)
+    # Routes are tried in this order.
+    app.include_router(chat_router(serving, settings))
     app.include_router(health_router(serving, metrics))
     app.include_router(models_router(serving, settings))
-    app.include_router(chat_router(serving, settings))
     app.include_router(fleet_router(serving, settings))
     app.include_router(webhook_router(serving, settings, metrics))
     app.add_exception_handler(HTTPException, _http_failure)

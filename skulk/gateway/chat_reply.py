@@ -33,7 +33,7 @@ from skulk.core.domain import Finish, ServedModel, Tokens
 from skulk.core.errors import ENG_GENERATE, REQ_CANCELLED, RUN_LOST, RequestError
 from skulk.core.ports import Generation, Serving
 from skulk.gateway.calls import CANCELLED_STATUS, Call, Calls, ClientGone, all_of, stop
-from skulk.gateway.edge import note_of, told
+from skulk.gateway.edge import note_of, send_of, told
 from skulk.gateway.metrics import Note, stats_of
 from skulk.gateway.outbox import Outbox
 from skulk.gateway.replies import json_reply
@@ -111,7 +111,7 @@ class ChatReply(Response):
                 note.choices = len(self._chat.generations)
                 progress = _Progress(note)
                 if self._chat.stream:
-                    await self._stream(call, progress, send)
+                    await self._stream(call, progress, scope, send)
                 else:
                     await self._whole(call, progress, scope, receive, send)
         except ClientGone:
@@ -142,7 +142,7 @@ class ChatReply(Response):
         async def one(index: int) -> Choice:
             growing = await self._accepted(call, index, progress)
             shown: list[Shown] = []
-            finish = await self._follow(call, growing, progress.note, shown.append)
+            finish = await self._follow(call, growing, progress, shown.append)
             return Choice(growing.index, shown, finish)
 
         try:
@@ -152,9 +152,11 @@ class ChatReply(Response):
         reply = json_reply(self._answer.complete(choices, usage, stats_of(progress.note, usage)))
         await reply(scope, receive, send)
 
-    async def _stream(self, call: Call, progress: _Progress, send: Send) -> None:
+    async def _stream(self, call: Call, progress: _Progress, scope: Scope, send: Send) -> None:
+        send_piece = send_of(scope)
+
         async def write(body: bytes) -> None:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send_piece({"type": "http.response.body", "body": body, "more_body": True})
 
         outbox = Outbox(self._settings.owner_buffer_bytes_max, write)
         writer = asyncio.ensure_future(self._write(progress.begun, outbox, send))
@@ -178,10 +180,9 @@ class ChatReply(Response):
             events = PieceEvents(self._answer, index)
 
             def show(item: Shown) -> None:
-                progress.begun.set()
                 outbox.put(events.event(item))
 
-            finish = await self._follow(call, growing, progress.note, show)
+            finish = await self._follow(call, growing, progress, show)
             called = growing.assembly.calls > 0
             outbox.keep(event(self._answer.chunk(finish=finish, index=growing.index, called=called)))
 
@@ -200,16 +201,17 @@ class ChatReply(Response):
         last = [event(self._answer.usage_chunk(usage))] if self._chat.include_usage else []
         return [*last, stats_comment(stats_of(progress.note, usage)), DONE]
 
-    async def _follow(self, call: Call, growing: _Growing, note: Note, show: Show) -> Finish:
+    async def _follow(self, call: Call, growing: _Growing, progress: _Progress, show: Show) -> Finish:
         """Assemble frames until the choice ends; `show` gets every piece. Raises RequestError."""
-        assembly = growing.assembly
+        assembly, note = growing.assembly, progress.note
+        monotonic, queued = self._settings.monotonic, growing.generation.accepted.queue_seconds
 
         def take(tokens: Tokens) -> bool:
             if tokens.ids:
                 if note.first_token is None:
                     call.first_token()
-                queued = growing.generation.accepted.queue_seconds
-                note.token(self._settings.monotonic(), queued, tokens.seconds)
+                    progress.begun.set()
+                note.token(monotonic(), queued, tokens.seconds)
             if tokens.finish is not None:
                 call.complete(growing.index)
             for item in assembly.feed(tokens):

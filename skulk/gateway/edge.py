@@ -29,6 +29,7 @@ GONE_STATUS = 499
 """nginx's number for a client that closed the connection: only in logs and metrics, nobody receives it."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _NOTE = "skulk.note"
+_SEND = "skulk.send"
 
 log = structlog.get_logger("skulk.gateway")
 
@@ -36,6 +37,12 @@ log = structlog.get_logger("skulk.gateway")
 def note_of(scope: Scope) -> Note:
     """The note of the request that this ASGI scope belongs to."""
     return cast(Note, scope[_NOTE])
+
+
+def send_of(scope: Scope) -> Send:
+    """Sends past the layers between here and the route. For the pieces of an answer that has begun: what these layers
+    look at is how answers begin, and each would be called for each token."""
+    return cast(Send, scope[_SEND])
 
 
 def told(error: Exception, note: Note) -> RequestError:
@@ -69,7 +76,7 @@ class Edge:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         note = Note(self._request_id(headers), self._settings.monotonic())
-        scope[_NOTE] = note
+        scope[_NOTE], scope[_SEND] = note, send
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":

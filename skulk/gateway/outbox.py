@@ -32,6 +32,7 @@ class Outbox:
         """All is written, and `write_all` waits."""
         self._rest: Writing | None = None
         """A write that the client did not take at once."""
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._silent_since = 0.0
         """When the last write was over, on the loop's clock."""
@@ -53,7 +54,7 @@ class Outbox:
         if self._idle:
             self._rest = begun(self._write(event))
             if self._rest is None:
-                self._silent_since = asyncio.get_running_loop().time()
+                self._silent_since = self._loop.time()
                 return
             self._idle = False
         else:
@@ -83,10 +84,9 @@ class Outbox:
     async def _something(self, seconds: float) -> bool:
         """Wait until there is something to do; False when nothing came in so many seconds."""
         self._wake.clear()
-        loop = asyncio.get_running_loop()
-        self._silent_since = loop.time()
+        self._silent_since = self._loop.time()
         if self._alarm is None:
-            self._alarm = loop.call_later(seconds, self._ring, loop, seconds)
+            self._alarm = self._loop.call_later(seconds, self._ring, seconds)
         self._idle = True
         await self._wake.wait()
         self._idle = False
@@ -102,14 +102,14 @@ class Outbox:
         self._bytes -= len(batch)
         return bytes(batch)
 
-    def _ring(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def _ring(self, seconds: float) -> None:
         """One timer for a whole stream: one for each token would cost more than the token's way."""
         self._alarm = None
-        left = self._silent_since + seconds - loop.time()
+        left = self._silent_since + seconds - self._loop.time()
         if not self._idle:
             return  # somebody writes; who waits next sets it again
         if left > 0:
-            self._alarm = loop.call_later(left, self._ring, loop, seconds)
+            self._alarm = self._loop.call_later(left, self._ring, seconds)
         else:
             self._wake.set()
 

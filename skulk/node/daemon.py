@@ -139,6 +139,7 @@ class Daemon:
             interpreter=self._catalogue.python_for,
             code_dir=self._code_dir,
             wake=self._wake,
+            load_changed=lambda: self._loop.look_at_load(),
             clock=self._clock.now,
         )
         self._probe = _InstallingProbe(

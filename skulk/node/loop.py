@@ -132,7 +132,9 @@ class NodeLoop:
         self._sharing: Sharing | None = None
         self._shares = Shares()
         self._steady = Steady()
-        self._load: Mapping[str, object] = {}
+        self._load_seen: Mapping[str, object] = {}
+        """Of the last round."""
+        self._load_told: Mapping[str, object] = {}
         self._load_at = float("-inf")
         self._since = Since()
         self._machine: Machine | None = None
@@ -161,6 +163,12 @@ class NodeLoop:
     def wake(self) -> None:
         """Something may have changed. Callable from anywhere on the loop's thread, as often as one likes."""
         self._woken.set()
+
+    def look_at_load(self) -> None:
+        """The load of a runner changed some time ago. When all is as the last round saw it, there is nothing to tell:
+        a short request has come and gone."""
+        if runner_load(self._ports.runners.observe()) != self._load_seen:
+            self.wake()
 
     def reset(self, uids: frozenset[PlacementUid], deployments: frozenset[DeploymentName] = frozenset()) -> int:
         """Clear breaker, wedge, backoff and failed fetches of the given placements, and have the files of those that
@@ -224,6 +232,7 @@ class NodeLoop:
         self._beat_at = now
         source = self._source()
         runners = dict(self._ports.runners.observe())
+        self._load_seen = runner_load(runners)
         decision: Decision | None = None
         if self._machine is not None and not self.closing:
             self._coordination.step(source, self._local(source, self._machine, runners))
@@ -397,10 +406,10 @@ class NodeLoop:
             return
         now = self._ports.clock.now()
         self._sharing.offer(share_of(picture, self.view), now)
-        load = runner_load(picture.runners)
-        if (load != self._load and now - self._load_at >= LOAD_SECONDS_MIN) or now - self._load_at >= LOAD_SECONDS_MAX:
+        load, quiet_seconds = self._load_seen, now - self._load_at
+        if (load != self._load_told and quiet_seconds >= LOAD_SECONDS_MIN) or quiet_seconds >= LOAD_SECONDS_MAX:
             self._control.report(LOAD_KIND, load)
-            self._load, self._load_at = load, now
+            self._load_told, self._load_at = load, now
 
     def _checks(self, source: SourceState) -> tuple[Check, ...]:
         accepted = source.fleet is not None

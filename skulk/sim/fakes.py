@@ -162,6 +162,8 @@ class FakeHost:
         self.stale_for = 0.0
         """`observe` answers with what was true this long ago: facts seen late."""
         self.busy_for = 0.0
+        self.requests = 0
+        """How many run in each runner."""
         """A draining runner has this many seconds of requests left."""
         self.violations: list[str] = []
         self.starts: list[tuple[float, PlacementUid]] = []
@@ -226,7 +228,7 @@ class FakeHost:
             report_since=since,
             last_heartbeat_at=self.found_at.get(uid, now) if process.frozen else now,
             last_progress_at=now,
-            running=int(busy),
+            running=max(int(busy), self.requests),
             last_words=process.dead,
         )
 

@@ -79,6 +79,7 @@ class HostWorld:
             interpreter=lambda _launch: Path(sys.executable),
             code_dir=self._code,
             wake=lambda: None,
+            load_changed=lambda: None,
         )
         await host.take_stock()
         return host

@@ -53,6 +53,7 @@ class Site:
             self.owner,
             code_dir=self.code_dir,
             wake=lambda: self.wakes.append(None),
+            load_changed=lambda: self.wakes.append(None),
             **options,
         )
 

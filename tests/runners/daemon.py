@@ -33,6 +33,7 @@ async def main(run_dir: str, code_dir: str, launch_json: str, until: str) -> Non
         interpreter=lambda launch: Path(sys.executable),
         code_dir=Path(code_dir),
         wake=changed.set,
+        load_changed=changed.set,
     )
     await host.take_stock()
     launch = launch_from_json(json.loads(launch_json))

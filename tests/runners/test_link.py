@@ -85,6 +85,7 @@ async def puppet_and_link(site: Any, tmp_path: Path) -> AsyncIterator[tuple[Pupp
         site.owner,
         clock=loop.time,
         wake=lambda: site.wakes.append(None),
+        load_changed=lambda: site.wakes.append(None),
         hello_seconds=5.0,
     )
     try:

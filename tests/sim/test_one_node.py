@@ -74,6 +74,32 @@ def test_a_node_is_in_its_place_when_a_document_says_what_runs_and_all_of_it_run
     run(story())
 
 
+def test_a_change_of_load_is_shown_but_what_came_and_went_is_no_reason_for_a_round():
+    def shown(sim: SimNode) -> int:
+        (runner,) = sim.loop.view.resources["runners"]
+        return runner.status["running"]
+
+    async def story() -> None:
+        sim = SimNode()
+        sim.repo.commit(tree(CHAT, CARDS))
+        await sim.boot()
+        await sim.run_for(30)
+        while sim.loop.beat_age_seconds > 0.1:
+            await sim.run_for(0.05)
+        await sim.run_for(0.2)
+        sim.loop.look_at_load()
+        await sim.run_for(0.1)
+        assert sim.loop.beat_age_seconds > 0.3
+        assert shown(sim) == 0
+        sim.host.requests = 2
+        sim.loop.look_at_load()
+        await sim.run_for(0.1)
+        assert sim.loop.beat_age_seconds < 0.2
+        assert shown(sim) == 2
+
+    run(story())
+
+
 def test_an_invalid_commit_changes_nothing_and_is_named_by_file_and_line():
     async def story() -> None:
         sim = SimNode()

@@ -35,8 +35,9 @@ class RunnerProcesses:
     """Implements `RunnerHost`, plus what the daemon's composition needs: stock, requests, logs, closing.
 
     `interpreter(launch)` is the Python of the launch's engine environment (raises SkulkError when there is none);
-    `code_dir` holds the runner code (`place_runner_code`); `wake` is called when facts changed. `owner` is this
-    daemon in this life. `clock` gives the monotonic seconds of the facts. Belongs to one event loop.
+    `code_dir` holds the runner code (`place_runner_code`); `wake` is called when facts changed, `load_changed` some
+    time after requests came or ended. `owner` is this daemon in this life. `clock` gives the monotonic seconds of the
+    facts. Belongs to one event loop.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class RunnerProcesses:
         interpreter: Callable[[Launch], Path],
         code_dir: Path,
         wake: Callable[[], None],
+        load_changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         environment: Mapping[str, str] | None = None,
         hello_seconds: float = HELLO_SECONDS_MAX,
@@ -57,6 +59,7 @@ class RunnerProcesses:
         self._interpreter = interpreter
         self._code_dir = code_dir
         self._wake = wake
+        self._load_changed = load_changed
         self._clock = clock
         self._environment = child_environment(os.environ, environment)
         self._hello_seconds = hello_seconds
@@ -199,7 +202,13 @@ class RunnerProcesses:
 
     def _link(self, place: Place, facts: RunnerFacts) -> RunnerLink:
         link = RunnerLink(
-            place, facts, self._owner, clock=self._clock, wake=self._wake, hello_seconds=self._hello_seconds
+            place,
+            facts,
+            self._owner,
+            clock=self._clock,
+            wake=self._wake,
+            load_changed=self._load_changed,
+            hello_seconds=self._hello_seconds,
         )
         self._links[place.uid] = link
         return link

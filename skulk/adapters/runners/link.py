@@ -81,13 +81,14 @@ COLLECT_SECONDS_MAX = 1.0
 UNSENT_BYTES_MAX = FRAME_BYTES_MAX
 """A runner that leaves this much unread is frozen: no further request is put in front of it."""
 LOAD_SECONDS = 1.0
-"""How late a change of load wakes anybody. Each request changes it several times, and a look at everything takes
+"""How late a change of load is told. Each request changes it several times, and a look at everything takes
 milliseconds, in which no token would be passed on. Who routes knows the load of its own runners without it."""
 
 
 class RunnerLink:
     """Follows one runner. `facts` is replaced at every change; `wake` is called for those that a decision needs
-    (not for every step). All methods belong to one event loop."""
+    (not for every step), `load_changed` some time after requests came or ended. All methods belong to one event
+    loop."""
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class RunnerLink:
         *,
         clock: Callable[[], float],
         wake: Callable[[], None],
+        load_changed: Callable[[], None],
         hello_seconds: float,
     ) -> None:
         self.place = place
@@ -104,6 +106,7 @@ class RunnerLink:
         self._owner = owner
         self._clock = clock
         self._wake = wake
+        self._load_changed = load_changed
         self._hello_seconds = hello_seconds
         self._task: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
@@ -409,7 +412,7 @@ class RunnerLink:
 
     def _tell_load(self) -> None:
         self._load_told = None
-        self._wake()
+        self._load_changed()
 
     def _forget(self, request: RequestId) -> None:
         stream = self._streams.pop(request, None)

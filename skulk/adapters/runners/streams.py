@@ -86,6 +86,9 @@ class Stream:
             # Not by us: a cancel of ours closes the stream before the runner hears of it.
             self.fail(self._lost(f"cancelled the request: {tokens.error or 'it gave no reason'}"))
             return
+        if tokens.finish is None and not self._frames and self._take is not None:
+            self._give(tokens)  # nearly always
+            return
         self._frames.append(tokens)
         self._buffered_bytes += _bytes_of(tokens)
         if tokens.finish is not None:
@@ -160,19 +163,24 @@ class Stream:
             raise self._error
 
     def _pass_on(self) -> None:
-        """Give what is here to who follows. It is called by the runner's reader, which one reader's failure must not
-        reach: that ends the following alone."""
+        """Give what is here to who follows."""
         while self._take is not None and self._frames:
             frame = self._frames.popleft()
             self._buffered_bytes -= _bytes_of(frame)
-            self._delivered = frame.number
-            try:
-                more = self._take(frame)
-            except Exception as error:  # noqa: BLE001  (raised by `follow`)
-                self._failure, more = error, False
-            if not more:
-                self._take = None
-                self._changed.set()
+            self._give(frame)
+
+    def _give(self, frame: Tokens) -> None:
+        """To who follows. It is called by the runner's reader, which one reader's failure must not reach: that ends the
+        following alone."""
+        assert self._take is not None
+        self._delivered = frame.number
+        try:
+            more = self._take(frame)
+        except Exception as error:  # noqa: BLE001  (raised by `follow`)
+            self._failure, more = error, False
+        if not more:
+            self._take = None
+            self._changed.set()
 
     async def _wait(self) -> None:
         self._changed.clear()

@@ -14,6 +14,7 @@ import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 from skulk.core.dialects.logprobs import ContentLogprobs
 from skulk.core.dialects.tools import Called, CallSplitter, Text
@@ -33,8 +34,7 @@ class Channel(StrEnum):
     CONTENT = "content"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Text to show now."""
 
     channel: Channel
@@ -268,7 +268,8 @@ class TextAssembly:
                 kind="server_error",
             )
         self._number = tokens.number
-        reasoned = self._in_reasoning
+        splitter = self._splitter
+        reasoned = splitter is not None and splitter.in_reasoning
         shown: list[Shown] = []
         for piece in self._split(tokens):
             if piece.channel is Channel.REASONING:
@@ -276,7 +277,7 @@ class TextAssembly:
             else:
                 self._content(piece, shown)
         self.completion_tokens += len(tokens.ids)
-        if reasoned or self._in_reasoning:
+        if reasoned or (splitter is not None and splitter.in_reasoning):
             self.reasoning_tokens += len(tokens.ids)
         if tokens.finish is not None and not self._ended_early:
             self._end_content(shown)
@@ -289,10 +290,6 @@ class TextAssembly:
     @property
     def _ended_early(self) -> bool:
         return self._stops.matched is not None or (self._one_call and self.calls > 0)
-
-    @property
-    def _in_reasoning(self) -> bool:
-        return self._splitter is not None and self._splitter.in_reasoning
 
     def _split(self, tokens: Tokens) -> list[Piece]:
         if self._logprobs is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from skulk.core.domain.ids import BootId, NodeName, RequestId
 
@@ -123,8 +124,7 @@ class TokenLogprob:
     """The most probable tokens at that position, most probable first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """One frame of one request: numbered from 1, token ids, their raw bytes, and the end when there is one."""
 
     number: int

@@ -24,6 +24,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from skulk.core.domain.ids import BootId, NodeName, RequestId
 from skulk.core.domain.requests import Accepted, GenerationRequest, Owner, RunnerRefusal, Tokens
@@ -139,8 +140,7 @@ class RefusedFrame:
     refusal: RunnerRefusal
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One engine step: an entry per request that got tokens or ended in it."""
 
     entries: tuple[tuple[RequestId, Tokens], ...]
@@ -189,22 +189,30 @@ class Decoder:
     """Bytes in any pieces → whole messages. Raises WireError on garbage; then the connection is unusable."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = bytearray()
+        """The beginning of a message; empty nearly always, and then what comes is read where it lies."""
 
     def feed(self, data: bytes) -> list[AnyMessage]:
-        self._buffer += data
+        rest = self._rest
+        if rest:
+            rest += data
+        given = rest or data
+        size = len(given)
         messages: list[AnyMessage] = []
         offset = 0
-        while len(self._buffer) - offset >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer, offset)
+        while size - offset >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(given, offset)
             if length > FRAME_BYTES_MAX:
                 raise WireError(f"a message of {length} bytes is above the limit of {FRAME_BYTES_MAX}")
             end = offset + _LENGTH.size + length
-            if len(self._buffer) < end:
+            if size < end:
                 break
-            messages.append(decode(bytes(self._buffer[offset + _LENGTH.size : end])))
+            messages.append(decode(bytes(given[offset + _LENGTH.size : end])))
             offset = end
-        del self._buffer[:offset]
+        if rest:
+            del rest[:offset]
+        elif offset < size:
+            rest += data[offset:]
         return messages
 
 
