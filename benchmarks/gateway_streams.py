@@ -7,8 +7,8 @@ encoding each event first (`encoding`). Same client, same run, the sides in turn
 gateway of the node that serves. Remote: asked at the other node's; then both daemons work, and both are counted.
 
 Prints events per second by the wall, and CPU microseconds per event of the servers' processes: the second says how
-much a core can do, and moves little when other programs want the machine. What a daemon uses while nobody asks is
-measured before, printed, and taken off; the engine's own process is told apart.
+much a core can do, and moves little when other programs want the machine. What a daemon uses while nobody asks it is
+measured in the same round, while others are asked, and taken off; the engine's own process is told apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,6 @@ MODELS = {STEP_SECONDS: "paced", 0.0: "quick"}
 CHAT = "/v1/chat/completions"
 TOKENS = 300
 ROUNDS = 3
-IDLE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,26 @@ class Side:
 
 @dataclass(frozen=True)
 class Run:
+    """What was asked of one side at once. `spent`: CPU seconds of each process meanwhile, also of those that were not
+    asked; `elapsed`: in how many seconds."""
+
+    events: int
+    seconds: float
+    spent: Mapping[int, float]
+    elapsed: float
+
+    def rate(self, pid: int) -> float:
+        return self.spent[pid] / self.elapsed
+
+
+@dataclass(frozen=True)
+class Figures:
     events_per_second: float
     cpu_per_event: float
     engine_per_event: float
 
 
-Runs = dict[tuple[tuple[int, float], str], list[Run]]
+Found = dict[tuple[tuple[int, float], str], list[Figures]]
 """By load and name of the side."""
 
 
@@ -75,20 +88,24 @@ async def together(side: Side, streams: int, step: float) -> tuple[int, float]:
     return counts.pop() * streams, seconds
 
 
-def measured(side: Side, load: tuple[int, float], engine: int, idle: Mapping[int, float]) -> Run:
-    """`engine`: pid of the runner. `idle`: CPU seconds per second of a process while nobody asks."""
-    servers, runner, began = sum(map(cpu_seconds, side.pids)), cpu_seconds(engine), time.monotonic()
+def measured(side: Side, load: tuple[int, float], pids: Iterable[int]) -> Run:
+    before, began = {pid: cpu_seconds(pid) for pid in pids}, time.monotonic()
     events, seconds = asyncio.run(together(side, *load))
-    spent, elapsed = sum(map(cpu_seconds, side.pids)) - servers, time.monotonic() - began
-    used = spent - elapsed * sum(idle.get(pid, 0.0) for pid in side.pids)
-    return Run(events / seconds, used / events, (cpu_seconds(engine) - runner) / events)
+    spent = {pid: cpu_seconds(pid) - then for pid, then in before.items()}
+    return Run(events, seconds, spent, time.monotonic() - began)
 
 
-def idle_shares(pids: Sequence[int]) -> dict[int, float]:
-    """CPU seconds per second of these processes while nobody asks anything."""
-    before = [cpu_seconds(pid) for pid in pids]
-    time.sleep(IDLE_SECONDS)
-    return {pid: (cpu_seconds(pid) - then) / IDLE_SECONDS for pid, then in zip(pids, before, strict=True)}
+def figures_of(runs: Sequence[tuple[Side, Run]], daemons: Sequence[int], engine: int) -> dict[str, Figures]:
+    """Of one round, by name of the side. `engine`: pid of the runner."""
+    idle = {pid: median([run.rate(pid) for side, run in runs if pid not in side.pids]) for pid in daemons}
+    return {
+        side.name: Figures(
+            run.events / run.seconds,
+            sum(run.spent[pid] - run.elapsed * idle.get(pid, 0.0) for pid in side.pids) / run.events,
+            run.spent[engine] / run.events,
+        )
+        for side, run in runs
+    }
 
 
 @contextlib.contextmanager
@@ -120,10 +137,10 @@ def recorded(node: Node, body: bytes) -> list[bytes]:
     return [event for event in events_of(bytes(raw)) if event.startswith(b"data: ")]
 
 
-def table(what: str, sides: Sequence[Side], runs: Runs, of: Callable[[Run], float]) -> None:
+def table(what: str, sides: Sequence[Side], found: Found, of: Callable[[Figures], float]) -> None:
     print(row(what, *(side.name for side in sides), "local/bare", "remote/bare"))
     for load in LOADS:
-        values = {side.name: median([of(run) for run in runs[load, side.name]]) for side in sides}
+        values = {side.name: median([of(figures) for figures in found[load, side.name]]) for side in sides}
         ratios = [values[name] / values["bare"] if values["bare"] else float("nan") for name in ("local", "remote")]
         cells = [f"{value:.0f}" for value in values.values()]
         name = f"  {load[0]} streams" + ("" if load[1] else ", no pace")
@@ -142,8 +159,6 @@ def main(rounds: int, tokens: int) -> None:
         fleet.wait_whole(fleet.push_base(**models))
         both = tuple(node.daemon.pid for node in (left, right) if node.daemon is not None)
         engines = {step: left.runner(name)["pid"] for step, name in MODELS.items()}
-        idle = idle_shares(both)
-        print("idle daemons use " + " and ".join(f"{share:.1%}" for share in idle.values()) + " of a core")
         with bare(recorded(left, chat_body(MODELS[STEP_SECONDS])), Path(base)) as (port, pid):
             sides = [
                 Side("bare", port, "/replay", (pid,)),
@@ -154,15 +169,16 @@ def main(rounds: int, tokens: int) -> None:
             for side, step in itertools.product(sides, MODELS):
                 # All send the same: what is compared is how.
                 assert asyncio.run(together(side, 1, step))[0] == tokens + 1, side
-            runs: Runs = {}
+            found: Found = {}
             for load, number in itertools.product(LOADS, range(rounds)):
-                turn = number % len(sides)
-                for side in sides[turn:] + sides[:turn]:
-                    runs.setdefault((load, side.name), []).append(measured(side, load, engines[load[1]], idle))
-        table("events per second", sides, runs, lambda run: run.events_per_second)
-        table("CPU µs per event, servers", sides, runs, lambda run: run.cpu_per_event * 1e6)
-        engine = [median([run.engine_per_event for run in runs[load, "local"]]) * 1e6 for load in LOADS]
-        print("CPU µs per event of the engine, local: " + ", ".join(f"{value:.0f}" for value in engine))
+                turn, engine = number % len(sides), engines[load[1]]
+                runs = [(s, measured(s, load, (pid, *both, engine))) for s in sides[turn:] + sides[:turn]]
+                for name, figures in figures_of(runs, both, engine).items():
+                    found.setdefault((load, name), []).append(figures)
+        table("events per second", sides, found, lambda figures: figures.events_per_second)
+        table("CPU µs per event, servers", sides, found, lambda figures: figures.cpu_per_event * 1e6)
+        used = [median([figures.engine_per_event for figures in found[load, "local"]]) * 1e6 for load in LOADS]
+        print("CPU µs per event of the engine, local: " + ", ".join(f"{value:.0f}" for value in used))
     print(f"after the run: {conditions()}")
 
 

@@ -40,8 +40,9 @@ APART_SECONDS = 0.02
 endpoint one after the other, and what is compared would be two schedules."""
 SETTLE_SECONDS = LOAD_SECONDS + 0.25
 """After a burst, until the daemon has looked at what its end changed: that is the burst's too."""
-BURSTS_MIN = 3
-"""Per round. Who misses a step of the engine waits for the next one: a single burst says little of the first token."""
+BURSTS_MIN = 8
+"""Per round. Who misses a step of the engine waits for the next one, and a first token of mlx alone wanders by 20 ms
+from one to the next: the median of three or four said little."""
 WARM_TOKENS = 8
 SIDES = ("endpoint", "bare")
 Given = TypeVar("Given")
