@@ -162,7 +162,7 @@ class PieceEvents:
         if isinstance(item, ToolCall) or item.logprobs:
             return event(self._answer.chunk(item, index=self._index))
         before, after = self._around[item.channel]
-        return before + _JSON.encode(item.text).encode("utf-8", "replace") + after
+        return before + json_bytes(item.text) + after
 
 
 def _around(answer: Answer, index: int, channel: Channel) -> tuple[bytes, bytes]:

@@ -127,6 +127,7 @@ class TokenLogprob:
 class Tokens(NamedTuple):
     """One frame of one request: numbered from 1, token ids, their raw bytes, and the end when there is one."""
 
+    # A tuple, as is all that is made for every token: a frozen data class sets each of its fields by a call.
     number: int
     ids: tuple[int, ...]
     data: bytes
