@@ -60,14 +60,11 @@ class Records:
         """The next frame, numbered; `at`: when its tokens were there. None when the request is unknown or has ended (a
         late word of the engine)."""
         record = self._records.get(request)
-        if record is None:
-            return None
-        frames = record.frames
-        if frames and frames[-1].finish is not None:
+        if record is None or record.finished:
             return None
         seconds = 0.0 if at is None else at - record.since
-        tokens = Tokens(len(frames) + 1, ids, data, finish, error, logprobs, seconds)
-        frames.append(tokens)
+        tokens = Tokens(record.number + 1, ids, data, finish, error, logprobs, seconds)
+        record.frames.append(tokens)
         if finish is not None:
             self._bound_finished()
         return tokens

@@ -103,6 +103,7 @@ def _check_same_origin(headers: Mapping[str, str]) -> None:
         raise _cross_origin(origin)
 
 
+# Every request asks for the same few names. Some are a stranger's, 64 KiB at most: not many are kept.
 @functools.lru_cache(16)
 def is_loopback(name: str) -> bool:
     """`localhost`, a name below it, or a loopback address (IPv6 without brackets)."""

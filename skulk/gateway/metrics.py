@@ -75,10 +75,8 @@ class Note:
         if self.first_token is None:
             self.first_token = now
             self.prompt_seconds, self.first_made = seconds, made
-        if made < self.first_made:
-            self.first_made = made
-        if made > self.last_made:
-            self.last_made = made
+        self.first_made = min(self.first_made, made)
+        self.last_made = max(self.last_made, made)
 
 
 def stats_of(note: Note, usage: Usage) -> Stats:

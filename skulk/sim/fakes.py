@@ -162,9 +162,9 @@ class FakeHost:
         self.stale_for = 0.0
         """`observe` answers with what was true this long ago: facts seen late."""
         self.busy_for = 0.0
+        """A draining runner has this many seconds of requests left."""
         self.requests = 0
         """How many run in each runner."""
-        """A draining runner has this many seconds of requests left."""
         self.violations: list[str] = []
         self.starts: list[tuple[float, PlacementUid]] = []
         self._pids = 1000

@@ -43,6 +43,8 @@ class Site:
     run_dir: Path
     code_dir: Path
     wakes: list[None] = field(default_factory=list)
+    loads: list[None] = field(default_factory=list)
+    """How often a change of load was told."""
     boots: int = 0
 
     def host(self, **options: Any) -> RunnerProcesses:
@@ -53,7 +55,7 @@ class Site:
             self.owner,
             code_dir=self.code_dir,
             wake=lambda: self.wakes.append(None),
-            load_changed=lambda: self.wakes.append(None),
+            load_changed=lambda: self.loads.append(None),
             **options,
         )
 

@@ -85,7 +85,7 @@ async def puppet_and_link(site: Any, tmp_path: Path) -> AsyncIterator[tuple[Pupp
         site.owner,
         clock=loop.time,
         wake=lambda: site.wakes.append(None),
-        load_changed=lambda: site.wakes.append(None),
+        load_changed=lambda: site.loads.append(None),
         hello_seconds=5.0,
     )
     try:
@@ -190,7 +190,9 @@ def test_a_drain_ordered_without_a_connection_is_sent_at_the_next_hello(site: An
     story(site, tmp_path, tell)
 
 
-def test_all_changes_of_load_within_a_while_wake_the_node_once(site: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_changes_of_load_within_a_while_are_told_once_and_wake_nobody(
+    site: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
     async def tell(puppet: Puppet, link: RunnerLink) -> None:
         link.follow(5.0)
         await site.until(lambda: link.facts.link is Link.CONNECTED)
@@ -199,12 +201,12 @@ def test_all_changes_of_load_within_a_while_wake_the_node_once(site: Any, tmp_pa
         generation = await accepted(site, puppet, link)
         puppet.say(step(1, Finish.STOP))
         assert [frame.number async for frame in frames_of(generation)] == [1]
-        assert (link.facts.running, link.facts.waiting, len(site.wakes)) == (0, 0, before)
-        await site.until(lambda: len(site.wakes) > before)
-        assert len(site.wakes) == before + 1
+        assert (link.facts.running, link.facts.waiting, len(site.loads)) == (0, 0, 0)
+        await site.until(lambda: len(site.loads) > 0)
+        assert len(site.loads) == 1
         puppet.say(Heartbeat(link.facts.report.value, 3, 2, 5, 99))
-        await site.until(lambda: len(site.wakes) > before + 1)
-        assert (link.facts.running, link.facts.waiting) == (2, 5)
+        await site.until(lambda: len(site.loads) > 1)
+        assert (link.facts.running, link.facts.waiting, len(site.wakes)) == (2, 5, before)
 
     story(site, tmp_path, tell)
 
