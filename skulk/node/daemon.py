@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import structlog
+import uvloop
 
 from skulk import __version__
 from skulk.adapters.engine_envs import EngineCatalogue
@@ -87,7 +88,7 @@ def main(config_path: Path) -> int:
     config = legacy.with_old_models(config)
     with _held(config):
         # With what the service manager gave: a line that has changed in skulk.env must not lose to its old self.
-        asyncio.run(Daemon(config, lambda: load_config(config_path, own)).run())
+        uvloop.run(Daemon(config, lambda: load_config(config_path, own)).run())
     if config.planes.listen:
         # The messaging library's threads outlive its session, and now and then abort an interpreter that winds down.
         sys.stdout.flush()
@@ -100,7 +101,7 @@ def stop_runners(config: NodeConfig) -> int:
     """Drain and stop the runners of a state directory that has no daemon any more; return the exit code."""
     configure(config.name, "warning")
     with _held(config):
-        return asyncio.run(Daemon(config).sweep())
+        return uvloop.run(Daemon(config).sweep())
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from skulk.adapters import child
 from skulk.adapters.git import GitRepo
 from skulk.adapters.git.command import git
 from skulk.core.domain import VerifyMode
@@ -125,14 +126,14 @@ def silent_port():
 def noted_groups(monkeypatch):
     """The process groups of all git commands that are started."""
     groups = []
-    real = asyncio.create_subprocess_exec
+    real = child.start
 
     async def noting(*command, **options):
         process = await real(*command, **options)
         groups.append(process.pid)
         return process
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", noting)
+    monkeypatch.setattr(child, "start", noting)
     return groups
 
 
@@ -175,6 +176,7 @@ def test_a_command_that_ignores_the_polite_signal_is_killed(tmp_path, noted_grou
             await task
 
     asyncio.run(stubborn())
+    assert noted_groups
     _wait_until_gone(noted_groups)
 
 

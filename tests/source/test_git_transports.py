@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from skulk.adapters import child
 from skulk.adapters.git import GitRepo
 from skulk.core.errors import SRC_AUTH, SRC_UNREACHABLE
 
@@ -258,13 +259,13 @@ def test_a_password_of_the_url_is_not_sent_to_where_the_remote_redirects(serve_h
 def test_a_password_of_the_url_appears_in_no_process_list(serve_http, mirror, monkeypatch):
     port, _ = serve_http()
     commands = []
-    real = asyncio.create_subprocess_exec
+    real = child.start
 
-    async def noting(*command, **options):
+    async def noting(command, **options):
         commands.append(command)
-        return await real(*command, **options)
+        return await real(command, **options)
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", noting)
+    monkeypatch.setattr(child, "start", noting)
     asyncio.run(GitRepo(f"http://ada:s3c%2Fret@127.0.0.1:{port}/remote.git", "main", mirror).head())
     assert any("fetch" in command for command in commands)
     assert not any("s3c" in part for command in commands for part in command)

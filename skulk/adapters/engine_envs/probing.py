@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from skulk.adapters import child
 from skulk.adapters.engine_envs.environments import EngineEnvironment
 from skulk.adapters.runners.environment import child_environment
 from skulk.core.domain import EngineBuild
@@ -27,7 +28,7 @@ COMPLAINT_BYTES = 4096
 """Of what it says on stderr only the end is shown."""
 READ_BYTES = 64 * 1024
 REAP_SECONDS_MAX = 5.0
-"""A killed group is gone in milliseconds; a grandchild that left it and holds the output open is not waited for."""
+"""A killed group is gone in milliseconds; what hangs inside the kernel is not waited for."""
 PROBE_SCRIPT = Path("skulk", "engines", "probe.py")
 
 
@@ -45,40 +46,29 @@ async def probe(
     """Ask an environment for its devices. Never raises for an environment that does not work."""
     name = environment.path.name
     try:
-        process = await asyncio.create_subprocess_exec(
-            str(environment.python),
-            "-I",
-            "-B",
-            str(code_dir / PROBE_SCRIPT),
-            environment.engine,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=child_environment(os.environ),
-            start_new_session=True,
+        process = await child.start(
+            [str(environment.python), "-I", "-B", str(code_dir / PROBE_SCRIPT), environment.engine],
+            environment=child_environment(os.environ),
         )
     except OSError as error:
         return Probed(problem=f"{name}: {environment.python} cannot be started: {error.strerror}")
-    assert process.stdout is not None
-    assert process.stderr is not None
-    kill = functools.partial(_kill_group, process.pid)
+    kill = functools.partial(process.signal, signal.SIGKILL)
     try:
         async with asyncio.timeout(deadline_seconds):
             answer, complaint = await asyncio.gather(_first(process.stdout, kill), _last(process.stderr))
-            await process.wait()
+            status = await process.wait()
     except TimeoutError:
         return Probed(problem=f"{name}: the probe gave no answer within {deadline_seconds:g} s")
     finally:
         kill()
-        # Output that nobody reads would keep the transport open, and `wait` waits for the transport too.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS_MAX):
-                await asyncio.gather(_last(process.stdout), _last(process.stderr))
                 await process.wait()
+        process.close()
     if len(answer) > ANSWER_BYTES_MAX:
         return Probed(problem=f"{name}: the probe's answer is longer than {ANSWER_BYTES_MAX} bytes")
-    if process.returncode != 0:
-        return Probed(problem=f"{name}: the probe failed ({process.returncode}): {_last_line(complaint)}")
+    if status != 0:
+        return Probed(problem=f"{name}: the probe failed ({status}): {_last_line(complaint)}")
     try:
         return Probed(builds=_builds(environment, answer))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -102,12 +92,6 @@ async def _last(stream: asyncio.StreamReader) -> bytes:
     while chunk := await stream.read(READ_BYTES):
         kept = (kept + chunk)[-COMPLAINT_BYTES:]
     return kept
-
-
-def _kill_group(pid: int) -> None:
-    # The group, not the process: what it started goes with it.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def _builds(environment: EngineEnvironment, answer: bytes) -> tuple[EngineBuild, ...]:

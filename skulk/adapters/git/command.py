@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from skulk.adapters import child
+from skulk.adapters.child import Child
 from skulk.core.errors import SRC_TIMEOUT, SRC_UNREACHABLE, Terminal, Transient
 
 # Everything else is a remote helper, that is, a program of the user's choice (`ext::` runs a shell command).
@@ -24,7 +26,7 @@ PROTOCOLS = ("file", "git", "http", "https", "ssh")
 
 # Between the polite and the hard signal: git removes its lock and temporary files on SIGTERM.
 TERMINATE_GRACE_SECONDS = 1.0
-# A killed group is gone in milliseconds; a process that left it and holds the output open is not waited for.
+# A killed group is gone in milliseconds; what hangs inside the kernel is not waited for.
 REAP_SECONDS_MAX = 5.0
 
 # Largest answer that a command may give: the manifests of the largest fleet (64 MiB) and headers fit.
@@ -135,15 +137,9 @@ async def git(
         command.append(f"--git-dir={mirror}")
     command += arguments
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(network=network, extra=extra),
-            cwd="/",
-            # Own session: no terminal for ssh to prompt on, and one process group to end with all its children.
-            start_new_session=True,
+        # A session of its own: no terminal for ssh to prompt on, and one process group to end with all its children.
+        process = await child.start(
+            command, environment=environment(network=network, extra=extra), cwd="/", feeds=stdin is not None
         )
     except FileNotFoundError:
         raise Terminal(
@@ -169,10 +165,11 @@ async def git(
                 part.cancel()
             await asyncio.gather(*talk, return_exceptions=True)
             await _end(process)
+        process.close()
     return Output(status, stdout, stderr.decode("utf-8", "backslashreplace"))
 
 
-async def _feed(process: asyncio.subprocess.Process, data: bytes | None) -> None:
+async def _feed(process: Child, data: bytes | None) -> None:
     if data is None or process.stdin is None:
         return
     # A command that fails early stops reading; its own message says why.
@@ -184,8 +181,7 @@ async def _feed(process: asyncio.subprocess.Process, data: bytes | None) -> None
         await process.stdin.wait_closed()
 
 
-async def _collect(stream: asyncio.StreamReader | None, bytes_max: int, *, overflow_ends: bool) -> bytes:
-    assert stream is not None
+async def _collect(stream: asyncio.StreamReader, bytes_max: int, *, overflow_ends: bool) -> bytes:
     kept = bytearray()
     while chunk := await stream.read(_CHUNK_BYTES):
         if len(kept) + len(chunk) <= bytes_max:
@@ -195,31 +191,19 @@ async def _collect(stream: asyncio.StreamReader | None, bytes_max: int, *, overf
     return bytes(kept)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: Child) -> None:
     """Make sure that nothing of the command is left: first politely, then hard."""
-    _signal(process.pid, signal.SIGTERM)
+    process.signal(signal.SIGTERM)
     try:
         await _gone(process, TERMINATE_GRACE_SECONDS)
     finally:
         # Also when git itself is gone: its transport helper or ssh may ignore the polite signal.
-        _signal(process.pid, signal.SIGKILL)
+        process.signal(signal.SIGKILL)
     await _gone(process, REAP_SECONDS_MAX)
 
 
-async def _gone(process: asyncio.subprocess.Process, seconds: float) -> None:
-    """Wait at most `seconds` for the end, reading on: output that nobody reads keeps the transport open, and `wait`
-    waits for the transport too."""
+async def _gone(process: Child, seconds: float) -> None:
+    """Wait at most `seconds` for the end."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await asyncio.gather(_discard(process.stdout), _discard(process.stderr))
             await process.wait()
-
-
-async def _discard(stream: asyncio.StreamReader | None) -> None:
-    while stream is not None and await stream.read(_CHUNK_BYTES):
-        pass
-
-
-def _signal(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
