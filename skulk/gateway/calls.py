@@ -130,6 +130,8 @@ class Calls:
 
 async def all_of(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """The results in order. The first failure is raised, and the others are ended before."""
+    if len(works) == 1:  # nearly always
+        return [await works[0]]
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

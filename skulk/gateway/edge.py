@@ -101,7 +101,8 @@ class Edge:
         return kept or self._settings.new_id()
 
     def _check_access(self, scope: Scope, headers: Headers) -> str:
-        verbose = asked(QueryParams(scope["query_string"]).get("verbose"))
+        query = scope["query_string"]
+        verbose = bool(query) and asked(QueryParams(query).get("verbose"))
         needed = scope_of(scope["method"], scope["path"], verbose=verbose)
         return check_access(self._serving.view().access, needed, headers, loopback=self._over_loopback(scope))
 

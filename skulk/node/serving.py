@@ -80,7 +80,9 @@ class NodeServing:
         self._data = data
         self._poke = poke
         self._reset_elsewhere = reset_elsewhere if reset_elsewhere is not None else _nowhere
-        self._view = FleetView(0, owner.node, "")
+        self._view = self._seen = FleetView(0, owner.node, "")
+        self._beat: Check | None = None
+        """What `_seen` says of the loop, which every request looks at several times; None: it is out of date."""
         self._changed = asyncio.Event()
         self._closing = False
         self._open: set[_Tracked] = set()
@@ -93,6 +95,7 @@ class NodeServing:
         self._announce()
 
     def _announce(self) -> None:
+        self._beat = None
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -100,7 +103,10 @@ class NodeServing:
         """The newest snapshot, with what only this moment knows: whether the loop still turns, and closing."""
         age = self._beat_age()
         beat = Check("loop", age < BEAT_SECONDS_MAX, f"the node loop turned {age:.0f} s ago")
-        return replace(self._view, checks=(*self._view.checks, beat), closing=self._closing or self._view.closing)
+        if beat != self._beat:
+            closing = self._closing or self._view.closing
+            self._beat, self._seen = beat, replace(self._view, checks=(*self._view.checks, beat), closing=closing)
+        return self._seen
 
     async def changes(self, after: int) -> AsyncIterator[FleetView]:
         told_closing = False
@@ -189,9 +195,12 @@ class NodeServing:
             running, waiting = min(sent, r.concurrency), max(0, sent - r.concurrency)
             if r.node != self._owner.node:
                 running, waiting = max(r.running, running), max(r.waiting, waiting)
+            if (running, waiting) == (r.running, r.waiting):
+                return r
             return replace(r, running=running, waiting=waiting)
 
-        return replace(model, routes=tuple(map(fresh, model.routes)))
+        routes = tuple(map(fresh, model.routes))
+        return model if routes == model.routes else replace(model, routes=routes)
 
     async def _send(self, chosen: Route, request: GenerationRequest) -> Generation:
         self._sent[chosen.uid] += 1

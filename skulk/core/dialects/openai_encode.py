@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from skulk.core.dialects.text import Channel, Piece, Shown, ToolCall
 from skulk.core.domain import Finish, TokenLogprob
@@ -57,8 +58,7 @@ class Usage:
     reasoning: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """How fast an answer came; None: not measurable. For several choices: of all together, the prompt once."""
 
     prompt_tps: float | None
@@ -123,7 +123,7 @@ class Answer:
     def complete(self, choices: Sequence[Choice], usage: Usage, stats: Stats) -> dict[str, object]:
         """The whole answer in one `chat.completion`."""
         whole = self._envelope("chat.completion", [self._choice(choice) for choice in choices], usage)
-        return {**whole, "generation_stats": asdict(stats)}
+        return {**whole, "generation_stats": stats._asdict()}
 
     def _choice(self, choice: Choice) -> dict[str, object]:
         called = any(isinstance(item, ToolCall) for item in choice.shown)
@@ -258,7 +258,7 @@ def event(value: object) -> bytes:
 
 
 def stats_comment(stats: Stats) -> bytes:
-    return b": generation_stats " + json_bytes(asdict(stats)) + b"\n\n"
+    return b": generation_stats " + json_bytes(stats._asdict()) + b"\n\n"
 
 
 def command_id_comment(command_id: str) -> bytes:

@@ -139,6 +139,11 @@ class ReasoningSplitter:
     def in_reasoning(self) -> bool:
         return self._stage is _Stage.REASONING
 
+    @property
+    def passes(self) -> bool:
+        """The content has begun: from now on text comes out as it goes in."""
+        return self._stage is _Stage.CONTENT
+
     def feed(self, text: str) -> list[Piece]:
         self._buffer += text
         pieces: list[Piece] = []
@@ -231,6 +236,8 @@ class TextAssembly:
         self._calls = CallSplitter(tools) if tools else None
         self._stops = StopStrings(stop)
         self._logprobs = ContentLogprobs() if logprobs else None
+        self._plain = not (tools or stop or logprobs)
+        """In the content nothing is looked for, and nobody asks where it stands."""
         self._one_call = one_call
         self._request_id = request_id
         self._number = 0
@@ -269,6 +276,11 @@ class TextAssembly:
             )
         self._number = tokens.number
         splitter = self._splitter
+        if self._plain and tokens.finish is None and (splitter is None or splitter.passes):
+            # Most tokens of most answers: nothing is looked for in the text any more.
+            self.completion_tokens += len(tokens.ids)
+            text = self._utf8.feed(tokens.data)
+            return (Piece(Channel.CONTENT, text),) if text else ()
         reasoned = splitter is not None and splitter.in_reasoning
         shown: list[Shown] = []
         for piece in self._split(tokens):
@@ -308,16 +320,12 @@ class TextAssembly:
 
     def _content(self, piece: Piece, shown: list[Shown]) -> None:
         text = piece.text
-        if self._calls is None and self._logprobs is None:
-            # Most answers: no place in the text is asked for, and most pieces pass as they are.
-            if kept := self._stops.feed(text):
-                shown.append(piece if kept is text else Piece(Channel.CONTENT, kept))
-            return
+        at = self._decoded_chars - len(text)
         if self._content_at is None:
             # The splitter holds nothing back once the content has begun.
-            self._content_at = self._decoded_chars - len(text)
+            self._content_at = at
         if self._calls is None:
-            self._text(text, self._decoded_chars - len(text), shown)
+            self._text(text, at, shown)
             return
         for part in self._calls.feed(text):
             self._part(part, shown)
