@@ -49,9 +49,9 @@ class Call:
         either: set[asyncio.Future[Any]] = {task, self._ended}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise self._ended.result()
+            if self._ended.done():  # first: it makes the work fail, perhaps in the same turn of the loop
+                raise self._ended.result()
+            return task.result()
         finally:
             await stop(task)
 

@@ -117,6 +117,7 @@ class FakeGeneration:
         self.accepted = accepted
         self.placement = ROUTE.uid
         self.cancelled: concurrent.futures.Future[str] = concurrent.futures.Future()
+        self.stopped = asyncio.Event()
         self.sent = 0
         self._script = script
 
@@ -129,6 +130,7 @@ class FakeGeneration:
     def cancel(self, reason: str) -> None:
         if not self.cancelled.done():
             self.cancelled.set_result(reason)
+            self.stopped.set()
 
     def why_cancelled(self) -> str:
         return self.cancelled.result(DEADLINE_SECONDS)
@@ -156,6 +158,18 @@ def says_then_waits(*texts: str, gate: Gate) -> Script:
             yield Tokens(number, (100 + number,), text.encode())
         await gate.passed()
         yield Tokens(len(texts) + 1, (), b"", Finish.STOP)
+
+    return script
+
+
+def says_until_cancelled(*texts: str) -> Script:
+    """Frames, then nothing until it is cancelled, which it says at once: in the turn of the loop that cancelled it."""
+
+    async def script(generation: FakeGeneration) -> AsyncGenerator[Tokens, None]:
+        for number, text in enumerate(texts, 1):
+            yield Tokens(number, (100 + number,), text.encode())
+        await generation.stopped.wait()
+        yield Tokens(len(texts) + 1, (), b"", Finish.CANCELLED)
 
     return script
 

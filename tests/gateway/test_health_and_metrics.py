@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from gateway_fakes import COMMIT, Gate, fails, says, says_then_waits, wait_for
+from gateway_fakes import COMMIT, Gate, fails, says, says_then_waits, says_until_cancelled, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
@@ -216,8 +216,9 @@ def test_what_is_logged_of_a_chat_says_how_long_it_waited_and_how_fast_it_was(se
     assert lines["refused"]["error"] == "SK-REQ-006"
 
 
-def test_a_client_that_left_is_logged_as_gone(serving, listen):
-    serving.script = says_then_waits("a", gate=Gate())
+@pytest.mark.parametrize("script", [says_then_waits("a", gate=Gate()), says_until_cancelled("a")])
+def test_a_client_that_left_is_logged_as_gone(serving, listen, script):
+    serving.script = script
     with capture_logs() as logs:
         gateway = listen(serving)
         with gateway.http() as http, http.stream("POST", PATH, json={**BODY, "stream": True}) as reply:
