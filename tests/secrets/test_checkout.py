@@ -12,6 +12,7 @@ from pathlib import Path
 import pyrage
 import pytest
 
+from skulk.adapters.secrets.editing import edited
 from skulk.core.formats.age import read_header
 from skulk.core.formats.ssh_key import tag_of
 from skulk.core.recipients import SECRET_BYTES_MAX
@@ -189,6 +190,26 @@ def test_what_ends_the_program_while_the_editor_is_open_removes_the_plaintext(
     assert SECRET.encode() not in output + errors
     assert list(place.iterdir()) == []
     assert contents(ground.folder) == before
+
+
+def test_what_ends_the_program_while_the_editor_is_being_started_ends_that_too(
+    ground: Ground, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = editor("exec sleep 60")
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Told(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str]) -> None:
+            super().__init__(command)
+            started.append(self)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Told)
+    with pytest.raises(SystemExit) as ended:
+        edited("webhook", SECRET.encode(), SECRET_BYTES_MAX)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
+    assert list(place.iterdir()) == []
 
 
 def test_a_secret_that_somebody_changed_meanwhile_is_not_overwritten(ground: Ground, editor: Editor) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, Self
 
 from skulk.adapters.secrets.files import read_bounded
 from skulk.core.errors import SEC_EDITOR, InvalidInput
@@ -33,13 +34,15 @@ def edited(name: str, plain: bytes, bytes_max: int, environment: Mapping[str, st
     KeyboardInterrupt when Ctrl-C ended it, SystemExit when this process is told to end meanwhile.
     """
     command = _command(environment)
-    with _signals_turned_into_exits(), _private_folder(environment) as folder:
+    with _Signals() as signals, _private_folder(environment) as folder:
         path = folder / name
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(plain)
         try:
-            ended = subprocess.run([*command, str(path)], check=False).returncode
+            with subprocess.Popen([*command, str(path)]) as process:
+                signals.reach(process)
+                ended = process.wait()
         except OSError as error:
             raise InvalidInput(SEC_EDITOR, f"the editor {command[0]} cannot be started: {error.strerror}") from None
         if ended in _INTERRUPTED:
@@ -76,27 +79,42 @@ def _private_folder(environment: Mapping[str, str]) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@contextmanager
-def _signals_turned_into_exits() -> Iterator[None]:
-    """Ctrl-C is the editor's while it runs; being told to end, or losing the terminal, still removes the file.
+class _Signals:
+    """Ctrl-C is the editor's while it runs. Being told to end, or losing the terminal, ends the editor and raises
+    SystemExit when the file is removed.
 
-    Functions, not SIG_IGN: the editor would inherit that.
+    Nothing is raised before: where the editor is being started, it would stay behind. Functions, not SIG_IGN: the
+    editor would inherit that.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    wanted = {signal.SIGINT: _left_to_the_editor, signal.SIGTERM: _exit, signal.SIGHUP: _exit}
-    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+
+    def __init__(self) -> None:
+        self._told: int | None = None
+        self._editor: subprocess.Popen[bytes] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            wanted = {signal.SIGINT: _left_to_the_editor, signal.SIGTERM: self._end, signal.SIGHUP: self._end}
+            self._before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+        return self
+
+    def reach(self, editor: subprocess.Popen[bytes]) -> None:
+        """It ends with this process, or at once if this one was told to meanwhile."""
+        self._editor = editor
+        if self._told is not None:
+            editor.kill()
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._told = number
+        if self._editor is not None:
+            self._editor.kill()
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._told is not None:
+            raise SystemExit(128 + self._told)
 
 
 def _left_to_the_editor(number: int, frame: FrameType | None) -> None:
     pass
-
-
-def _exit(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
