@@ -52,19 +52,19 @@ async def probe(
         )
     except OSError as error:
         return Probed(problem=f"{name}: {environment.python} cannot be started: {error.strerror}")
-    kill = functools.partial(process.signal, signal.SIGKILL)
-    try:
-        async with asyncio.timeout(deadline_seconds):
-            answer, complaint = await asyncio.gather(_first(process.stdout, kill), _last(process.stderr))
-            status = await process.wait()
-    except TimeoutError:
-        return Probed(problem=f"{name}: the probe gave no answer within {deadline_seconds:g} s")
-    finally:
-        kill()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REAP_SECONDS_MAX):
-                await process.wait()
-        process.close()
+    with contextlib.closing(process):
+        kill = functools.partial(process.signal, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                answer, complaint = await asyncio.gather(_first(process.stdout, kill), _last(process.stderr))
+                status = await process.wait()
+        except TimeoutError:
+            return Probed(problem=f"{name}: the probe gave no answer within {deadline_seconds:g} s")
+        finally:
+            kill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REAP_SECONDS_MAX):
+                    await process.wait()
     if len(answer) > ANSWER_BYTES_MAX:
         return Probed(problem=f"{name}: the probe's answer is longer than {ANSWER_BYTES_MAX} bytes")
     if status != 0:

@@ -145,27 +145,27 @@ async def git(
         raise Terminal(
             SRC_UNREACHABLE, "the program git was not found", fix="install git and restart the node"
         ) from None
-    finished = False
-    talk = (
-        asyncio.ensure_future(_feed(process, stdin)),
-        asyncio.ensure_future(_collect(process.stdout, stdout_bytes_max, overflow_ends=True)),
-        asyncio.ensure_future(_collect(process.stderr, STDERR_BYTES_MAX, overflow_ends=False)),
-    )
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            _, stdout, stderr = await asyncio.gather(*talk)
-            status = await process.wait()
-        finished = True
-    except TimeoutError:
-        raise Transient(SRC_TIMEOUT, f"git {arguments[0]} did not finish within {timeout_seconds:g} s") from None
-    finally:
-        if not finished:
-            # One that failed leaves the others running, and a stream has one reader at a time.
-            for part in talk:
-                part.cancel()
-            await asyncio.gather(*talk, return_exceptions=True)
-            await _end(process)
-        process.close()
+    with contextlib.closing(process):
+        finished = False
+        talk = (
+            asyncio.ensure_future(_feed(process, stdin)),
+            asyncio.ensure_future(_collect(process.stdout, stdout_bytes_max, overflow_ends=True)),
+            asyncio.ensure_future(_collect(process.stderr, STDERR_BYTES_MAX, overflow_ends=False)),
+        )
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                _, stdout, stderr = await asyncio.gather(*talk)
+                status = await process.wait()
+            finished = True
+        except TimeoutError:
+            raise Transient(SRC_TIMEOUT, f"git {arguments[0]} did not finish within {timeout_seconds:g} s") from None
+        finally:
+            if not finished:
+                # One that failed leaves the others running, and a stream has one reader at a time.
+                for part in talk:
+                    part.cancel()
+                await asyncio.gather(*talk, return_exceptions=True)
+                await _end(process)
     return Output(status, stdout, stderr.decode("utf-8", "backslashreplace"))
 
 
