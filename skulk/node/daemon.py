@@ -87,6 +87,7 @@ def main(config_path: Path) -> int:
     legacy.warn(old, config_path)
     config = legacy.with_old_models(config)
     with _held(config):
+        # uvloop passes a token on for less than asyncio's own loop does (docs/benchmarks.md).
         # With what the service manager gave: a line that has changed in skulk.env must not lose to its old self.
         uvloop.run(Daemon(config, lambda: load_config(config_path, own)).run())
     if config.planes.listen:

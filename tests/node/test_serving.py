@@ -35,7 +35,7 @@ from skulk.core.domain import (
 )
 from skulk.core.errors import RequestError, RetriableRefusal
 from skulk.core.reconcile import limits
-from skulk.node.serving import NodeServing
+from skulk.node.serving import BEAT_SECONDS_MAX, NodeServing
 from skulk.sim.clock import VirtualClock, run
 
 CARD = Card(CardName("fox"), "org/fox", LocalSource("fox"), "r", (), 1, 1, 1, KvShape(), 4096, ("mlx",))
@@ -214,3 +214,22 @@ def test_a_replica_with_room_comes_first(make: Callable[[str], Route]) -> None:
     assert sent(replicas, make("a"), loaded("b", running=1, waiting=2), asked=request("ada"))[0] == (
         "b" if make is full else "a"
     )
+
+
+def test_a_view_that_was_looked_at_hides_nothing_that_comes_after() -> None:
+    async def main() -> None:
+        ages = [1.0]
+        plane: Any = Replicas()
+        serving = NodeServing(HERE, plane, plane, VirtualClock(), reset=lambda *_: 0, beat_age=lambda: ages[-1])
+        assert (serving.view().generation, serving.view().checks[-1].ok, serving.view().closing) == (0, True, False)
+        serving.publish(FleetView(7, HERE.node, "0"))
+        assert serving.view().generation == 7
+        ages.append(BEAT_SECONDS_MAX)
+        hanging = serving.view().checks[-1]
+        assert (hanging.ok, hanging.message) == (False, f"the node loop turned {BEAT_SECONDS_MAX:.0f} s ago")
+        ages.append(0.0)
+        assert serving.view().checks[-1].ok
+        serving.close()
+        assert serving.view().closing
+
+    run(main())
