@@ -32,6 +32,22 @@ def python(*lines: str) -> list[str]:
     return [sys.executable, "-c", "\n".join(lines)]
 
 
+async def started(command: list[str]) -> child.Child:
+    return child.start(command, environment={})
+
+
+async def fed(pipe: child.Pipe, data: bytes) -> None:
+    await pipe.write(data)
+    pipe.close()
+
+
+async def heard(pipe: child.Pipe) -> bytes:
+    said = b""
+    while piece := await pipe.read(65536):
+        said += piece
+    return said
+
+
 async def ended(process: child.Child) -> int:
     status = await process.wait()
     process.close()
@@ -42,26 +58,26 @@ def test_it_is_fed_and_heard_to_its_end(run: Any, tmp_path: Path) -> None:
     data = bytes(range(256)) * 4096  # more than pipes hold
     program = python(
         "import os, sys",
-        "sys.stdout.buffer.write(sys.stdin.buffer.read()[::-1])",
+        "while data := sys.stdin.buffer.read(99_999): sys.stdout.buffer.write(data)",
         "sys.stderr.write(os.getcwd() + os.environ['WORD'])",
         "sys.exit(3)",
     )
 
     async def talk() -> tuple[bytes, bytes, int]:
-        process = await child.start(program, environment={"WORD": "word"}, cwd=str(tmp_path), feeds=True)
+        process = child.start(program, environment={"WORD": "word"}, cwd=str(tmp_path), feeds=True)
         assert process.stdin is not None
-        process.stdin.write(data)
-        process.stdin.close()
-        said, complained = await asyncio.gather(process.stdout.read(), process.stderr.read())
+        _, said, complained = await asyncio.gather(
+            fed(process.stdin, data), heard(process.stdout), heard(process.stderr)
+        )
         return said, complained, await ended(process)
 
-    assert run(talk()) == (data[::-1], f"{tmp_path}word".encode(), 3)
+    assert run(talk()) == (data, f"{tmp_path}word".encode(), 3)
 
 
 def test_nothing_to_read_is_the_end_of_input(run: Any) -> None:
     async def talk() -> bytes:
-        process = await child.start(python("import sys; print(len(sys.stdin.read()))"), environment={})
-        said = await process.stdout.read()
+        process = child.start(python("import sys; print(len(sys.stdin.read()))"), environment={})
+        said = await heard(process.stdout)
         await ended(process)
         return said
 
@@ -70,7 +86,7 @@ def test_nothing_to_read_is_the_end_of_input(run: Any) -> None:
 
 def test_a_program_that_is_missing_is_said_at_once(run: Any) -> None:
     with pytest.raises(FileNotFoundError):
-        run(child.start(["/nonexistent/program"], environment={}))
+        run(started(["/nonexistent/program"]))
 
 
 def test_a_signal_ends_all_that_it_started_and_is_its_status(run: Any) -> None:
@@ -82,11 +98,11 @@ def test_a_signal_ends_all_that_it_started_and_is_its_status(run: Any) -> None:
     )
 
     async def end() -> tuple[int, int]:
-        process = await child.start(program, environment={})
-        inner = int(await process.stdout.readline())
+        process = child.start(program, environment={})
+        inner = int(await process.stdout.read(99))
         process.signal(signal.SIGKILL)
         # The outputs end when the last of the group does.
-        await asyncio.gather(process.stdout.read(), process.stderr.read())
+        await asyncio.gather(heard(process.stdout), heard(process.stderr))
         return inner, await ended(process)
 
     inner, status = run(end())
@@ -105,13 +121,39 @@ def test_what_left_the_group_and_holds_the_outputs_is_not_waited_for(run: Any) -
     )
 
     async def end() -> tuple[int, int]:
-        process = await child.start(program, environment={})
-        inner = int(await process.stdout.readline())
+        process = child.start(program, environment={})
+        inner = int(await process.stdout.read(99))
         return inner, await ended(process)
 
     inner, status = run(end())
     assert status == 0
     os.kill(inner, signal.SIGKILL)
+
+
+def test_a_flood_leaves_the_others_their_turn_and_its_program_what_nobody_reads(run: Any) -> None:
+    async def flooded() -> int:
+        process = child.start(python("import os", "while True: os.write(1, bytes(65536))"), environment={})
+        reading = asyncio.ensure_future(heard(process.stdout))
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        process.signal(signal.SIGKILL)
+        left = len(await heard(process.stdout))
+        await ended(process)
+        return left
+
+    assert 0 < run(flooded()) <= 2**20  # what a pipe holds
+
+
+def test_input_that_is_not_read_is_said(run: Any) -> None:
+    async def talk() -> int:
+        process = child.start(python("import sys; sys.exit(4)"), environment={}, feeds=True)
+        assert process.stdin is not None
+        with pytest.raises(BrokenPipeError):
+            await process.stdin.write(bytes(2**20))
+        return await ended(process)
+
+    assert run(talk()) == 4
 
 
 def _lives(pid: int) -> bool:

@@ -128,8 +128,8 @@ def noted_groups(monkeypatch):
     groups = []
     real = child.start
 
-    async def noting(*command, **options):
-        process = await real(*command, **options)
+    def noting(*command, **options):
+        process = real(*command, **options)
         groups.append(process.pid)
         return process
 

@@ -261,9 +261,9 @@ def test_a_password_of_the_url_appears_in_no_process_list(serve_http, mirror, mo
     commands = []
     real = child.start
 
-    async def noting(command, **options):
+    def noting(command, **options):
         commands.append(command)
-        return await real(command, **options)
+        return real(command, **options)
 
     monkeypatch.setattr(child, "start", noting)
     asyncio.run(GitRepo(f"http://ada:s3c%2Fret@127.0.0.1:{port}/remote.git", "main", mirror).head())

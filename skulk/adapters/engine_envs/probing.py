@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skulk.adapters import child
+from skulk.adapters.child import Pipe
 from skulk.adapters.engine_envs.environments import EngineEnvironment
 from skulk.adapters.runners.environment import child_environment
 from skulk.core.domain import EngineBuild
@@ -46,7 +47,7 @@ async def probe(
     """Ask an environment for its devices. Never raises for an environment that does not work."""
     name = environment.path.name
     try:
-        process = await child.start(
+        process = child.start(
             [str(environment.python), "-I", "-B", str(code_dir / PROBE_SCRIPT), environment.engine],
             environment=child_environment(os.environ),
         )
@@ -75,10 +76,10 @@ async def probe(
         return Probed(problem=f"{name}: the probe's answer cannot be read: {error!r}")
 
 
-async def _first(stream: asyncio.StreamReader, too_long: Callable[[], None]) -> bytes:
+async def _first(pipe: Pipe, too_long: Callable[[], None]) -> bytes:
     """Read to the end and keep what fits; beyond ANSWER_BYTES_MAX `too_long` is called (it makes the end come)."""
     kept = bytearray()
-    while chunk := await stream.read(READ_BYTES):
+    while chunk := await pipe.read(READ_BYTES):
         if len(kept) <= ANSWER_BYTES_MAX:
             kept += chunk
         if len(kept) > ANSWER_BYTES_MAX:
@@ -86,10 +87,10 @@ async def _first(stream: asyncio.StreamReader, too_long: Callable[[], None]) -> 
     return bytes(kept)
 
 
-async def _last(stream: asyncio.StreamReader) -> bytes:
+async def _last(pipe: Pipe) -> bytes:
     """Read to the end and keep the last COMPLAINT_BYTES."""
     kept = b""
-    while chunk := await stream.read(READ_BYTES):
+    while chunk := await pipe.read(READ_BYTES):
         kept = (kept + chunk)[-COMPLAINT_BYTES:]
     return kept
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skulk.adapters import child
-from skulk.adapters.child import Child
+from skulk.adapters.child import Child, Pipe
 from skulk.core.errors import SRC_TIMEOUT, SRC_UNREACHABLE, Terminal, Transient
 
 # Everything else is a remote helper, that is, a program of the user's choice (`ext::` runs a shell command).
@@ -138,7 +138,7 @@ async def git(
     command += arguments
     try:
         # A session of its own: no terminal for ssh to prompt on, and one process group to end with all its children.
-        process = await child.start(
+        process = child.start(
             command, environment=environment(network=network, extra=extra), cwd="/", feeds=stdin is not None
         )
     except FileNotFoundError:
@@ -161,7 +161,7 @@ async def git(
             raise Transient(SRC_TIMEOUT, f"git {arguments[0]} did not finish within {timeout_seconds:g} s") from None
         finally:
             if not finished:
-                # One that failed leaves the others running, and a stream has one reader at a time.
+                # One that failed leaves the others running, and nobody may hold a pipe that is closed.
                 for part in talk:
                     part.cancel()
                 await asyncio.gather(*talk, return_exceptions=True)
@@ -173,17 +173,14 @@ async def _feed(process: Child, data: bytes | None) -> None:
     if data is None or process.stdin is None:
         return
     # A command that fails early stops reading; its own message says why.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(data)
-        await process.stdin.drain()
+    with contextlib.suppress(BrokenPipeError):
+        await process.stdin.write(data)
     process.stdin.close()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        await process.stdin.wait_closed()
 
 
-async def _collect(stream: asyncio.StreamReader, bytes_max: int, *, overflow_ends: bool) -> bytes:
+async def _collect(pipe: Pipe, bytes_max: int, *, overflow_ends: bool) -> bytes:
     kept = bytearray()
-    while chunk := await stream.read(_CHUNK_BYTES):
+    while chunk := await pipe.read(_CHUNK_BYTES):
         if len(kept) + len(chunk) <= bytes_max:
             kept += chunk
         elif overflow_ends:
