@@ -35,12 +35,12 @@ from skulk.engines.watchdog import Activity, Pulse
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS_MAX = 0.02
+GATHER_SECONDS_MAX = 0.04
 """How long a step waits for prompts that are being prepared, when the engine had nothing to do: rendering one takes a
 millisecond or two, a step many times that. Whoever comes alone waits for nobody."""
-COMPANY_SECONDS_MAX = 0.005
-"""How long it waits for one that may be on its way to this process, where several ran at once the last time: who asks
-for many things at once does it again, and the first of them is here milliseconds before the others."""
+COMPANY_SECONDS_MAX = 0.02
+"""How long it waits for the next one that may be on its way to this process, while fewer are here than ran at once the
+last time: who asks for many things at once does it again, and a gateway takes milliseconds for each."""
 FAILED_STEPS_MAX = 3
 """One failed step may be one request's fault. Three in a row without a token between are the engine's."""
 
@@ -136,8 +136,8 @@ class Worker(threading.Thread):
         """Those of `_coming` that were dropped meanwhile. Only this thread changes it."""
         self._running: list[RequestId] = []
         self._decoding: set[RequestId] = set()
-        self._had_company = False
-        """Several ran at once since the engine last had nothing to do."""
+        self._company = 0
+        """How many ran at once since the engine last had nothing to do."""
         self._failed_steps = 0
 
     def order(self, order: Order) -> None:
@@ -200,10 +200,11 @@ class Worker(threading.Thread):
     def _gather(self) -> None:
         """Wait for those that come with the first one."""
         until = time.monotonic() + GATHER_SECONDS_MAX
-        for_unseen, self._had_company = COMPANY_SECONDS_MAX if self._had_company else 0.0, False
+        expected, self._company = self._company, len(self._running)
         while self._running:
-            left = until - time.monotonic()
-            patience = left if self._coming else min(left, for_unseen)
+            patience = until - time.monotonic()
+            if not self._coming:
+                patience = min(patience, COMPANY_SECONDS_MAX) if len(self._running) < expected else 0.0
             if patience <= 0:
                 return
             try:
@@ -253,7 +254,7 @@ class Worker(threading.Thread):
             self._decline(request.id, refusal)
         else:
             self._running.append(request.id)
-            self._had_company |= len(self._running) > 1
+            self._company = max(self._company, len(self._running))
             answer = accepted(prompt, self._context_tokens, cached_tokens, prepared.begin.queue_seconds)
             self._report(Took(request.id, answer, time.monotonic()))
             detail = f"{len(prompt.ids)} tokens, {cached_tokens} of them cached"

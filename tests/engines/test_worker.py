@@ -145,11 +145,13 @@ def test_after_company_the_first_waits_for_who_may_follow_and_after_none_it_does
     assert not waits_in_vain(), "nobody has had company yet"
     order(2)
     next_of(Stepped)
-    would_wait(2)
+    would_wait(PATIENCE_SECONDS)
     order(1)
     next_of(Took)  # with the engine, and nobody else is on the way
+    began = time.monotonic()
     order(1)
     next_of(Stepped)
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2, "as many are here as the last time"
     would_wait(0.05)
     assert not waits_in_vain(), "it waits a while and not for ever"
     would_wait(PATIENCE_SECONDS)
