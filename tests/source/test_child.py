@@ -131,8 +131,9 @@ def test_what_left_the_group_and_holds_the_outputs_is_not_waited_for(run: Any) -
 
 
 def test_a_flood_leaves_the_others_their_turn_and_its_program_what_nobody_reads(run: Any) -> None:
-    async def flooded() -> int:
+    async def flooded() -> tuple[int, int]:
         process = child.start(python("import os", "while True: os.write(1, bytes(65536))"), environment={})
+        begun = len(await process.stdout.read(1))
         reading = asyncio.ensure_future(heard(process.stdout))
         await asyncio.sleep(0.05)
         reading.cancel()
@@ -140,9 +141,11 @@ def test_a_flood_leaves_the_others_their_turn_and_its_program_what_nobody_reads(
         process.signal(signal.SIGKILL)
         left = len(await heard(process.stdout))
         await ended(process)
-        return left
+        return begun, left
 
-    assert 0 < run(flooded()) <= 2**20  # what a pipe holds
+    begun, left = run(flooded())
+    assert begun == 1
+    assert left <= 2**20  # what a pipe holds
 
 
 def test_input_that_is_not_read_is_said(run: Any) -> None:
